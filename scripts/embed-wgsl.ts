@@ -1,0 +1,125 @@
+// Links every wgsl/*.wgsl with wesl, reads its interface with wgsl_reflect, and writes src/kernels/wgsl.gen.ts:
+// per entry point the source, the bindings with access and element type, the parameters with offsets, the constants.
+// Run by `npm run generate`; `--check` fails when the file on disk is stale.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { link } from 'wesl'
+import { type ResourceInfo, type TypeInfo, WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
+
+const root = join(import.meta.dirname, '..')
+const folder = join(root, 'wgsl')
+const target = join(root, 'src/kernels/wgsl.gen.ts')
+
+const storageClass = { uniform: 0, storage: 1 }
+
+function readSources(): Record<string, string> {
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.wgsl'))
+  return Object.fromEntries(names.sort().map((name) => [name, readFileSync(join(folder, name), 'utf8')]))
+}
+
+async function linked(sources: Record<string, string>, name: string, f16: boolean): Promise<string> {
+  const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16 } })
+  const text = result.dest.replace(/\n{3,}/g, '\n\n').trim()
+  return f16 && /\bf16\b/.test(text) ? `enable f16;\n${text}` : text
+}
+
+/** The scalar that an array, vector or atomic is made of, and how many of them one element has. */
+function scalarOf(type: TypeInfo): { scalar: string; width: number } {
+  const width = Number(/^vec(\d)/.exec(type.name)?.[1] ?? 1)
+  const suffix = /^vec\d([fuih])$/.exec(type.name)?.[1]
+  if (suffix) return { scalar: { f: 'f32', u: 'u32', i: 'i32', h: 'f16' }[suffix]!, width }
+  const inner = 'format' in type && type.format ? scalarOf(type.format as TypeInfo) : undefined
+  return inner ? { scalar: inner.scalar, width: width * inner.width } : { scalar: type.name, width }
+}
+
+function describeBinding(resource: ResourceInfo, f16Twin: ResourceInfo | undefined) {
+  const { scalar, width } = scalarOf(resource.type)
+  const inHalf = f16Twin ? scalarOf(f16Twin.type).scalar : scalar
+  return {
+    binding: resource.binding,
+    access: resource.access === 'read_write' ? 'read_write' : 'read',
+    type: scalar === inHalf ? scalar : 'elem',
+    width,
+  }
+}
+
+function describeParams(resource: ResourceInfo | undefined) {
+  if (!resource) return null
+  const { type } = resource
+  if (!('members' in type)) throw new SyntaxError(`${resource.name} must be a struct`)
+  const members = (type.members as { name: string; offset: number; type: TypeInfo }[]).map((member) => [
+    member.name,
+    { offset: member.offset, type: member.type.name },
+  ])
+  return { binding: resource.binding, bytes: Math.ceil(type.size / 16) * 16, members: Object.fromEntries(members) }
+}
+
+function camel(name: string): string {
+  return name.replace(/[-_](\w)/g, (_, letter: string) => letter.toUpperCase())
+}
+
+async function describeKernel(sources: Record<string, string>, file: string): Promise<string> {
+  const name = file.replace(/\.wgsl$/, '')
+  const f32 = await linked(sources, name, false)
+  const f16 = await linked(sources, name, true)
+  const hasHalf = f16 !== f32
+  const reflection = new WgslReflect(f32)
+  const halfReflection = new WgslReflect(f16)
+  const constants = Object.fromEntries(reflection.overrides.map((item) => [item.name, item.type?.name ?? 'u32']))
+  const sourceName = `${camel(name)}Source`
+  const entries = reflection.entry.compute.map((entry) => {
+    const twin = halfReflection.entry.compute.find((other) => other.name === entry.name)
+    const resources = entry.resources as ResourceInfo[]
+    for (const resource of resources)
+      if (resource.group !== 0) throw new SyntaxError(`${file}: ${resource.name} must be in @group(0)`)
+    const uniforms = resources.filter((resource) => resource.resourceType === storageClass.uniform)
+    if (uniforms.length > 1) throw new SyntaxError(`${file}: ${entry.name} reaches ${uniforms.length} uniforms`)
+    const bindings = resources
+      .filter((resource) => resource.resourceType === storageClass.storage)
+      .map((resource) => {
+        const half = (twin?.resources as ResourceInfo[]).find((other) => other.name === resource.name)
+        return [resource.name, describeBinding(resource, half)]
+      })
+    const body = {
+      kernel: name,
+      entry: entry.name,
+      bindings: Object.fromEntries(bindings),
+      params: describeParams(uniforms[0]),
+      constants,
+    }
+    return `  ${camel(entry.name)}: { source: ${sourceName}, ...${JSON.stringify(body)} as const },`
+  })
+  const source = { f32, ...(hasHalf ? { f16 } : {}) }
+  return [
+    `const ${sourceName}: KernelSource = ${JSON.stringify(source, null, 2)}`,
+    `/** Entry points of wgsl/${file}. */`,
+    `export const ${camel(name)} = {`,
+    ...entries,
+    '}',
+  ].join('\n')
+}
+
+const sources = readSources()
+const kernels = Object.keys(sources).filter((name) => !name.includes('/'))
+const parts: string[] = []
+for (const file of kernels) {
+  try {
+    parts.push(await describeKernel(sources, file))
+  } catch (error) {
+    throw new SyntaxError(`Cannot embed wgsl/${file}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+const text = [
+  '// Written by scripts/embed-wgsl.ts from wgsl/*.wgsl. Do not edit: change the shader and run `npm run generate`.',
+  "import type { KernelSource } from '../runtime/entry.ts'",
+  '',
+  parts.join('\n\n'),
+  '',
+].join('\n')
+
+if (process.argv.includes('--check')) {
+  if (readFileSync(target, 'utf8') !== text) throw new Error('wgsl.gen.ts is stale: run `npm run generate`')
+} else {
+  writeFileSync(target, text)
+  console.error(`wgsl.gen.ts: ${kernels.length} kernels`)
+}

@@ -1,0 +1,120 @@
+import { ResourceError } from '../core/errors.ts'
+
+/** A GPU buffer that the pool lends out. */
+export interface Block {
+  readonly buffer: GPUBuffer
+  /** Identity for caches: never used again for another buffer. */
+  readonly id: number
+  /** Size of the buffer, at least what was asked for. */
+  readonly capacity: number
+}
+
+/** What the pool holds, in bytes. */
+export interface MemoryUse {
+  /** Blocks lent out now. */
+  readonly live: number
+  readonly liveBytes: number
+  /** Largest `liveBytes` so far. */
+  readonly peakBytes: number
+  /** Free blocks kept for reuse. */
+  readonly pooledBytes: number
+}
+
+const usage = 0x80 | 0x4 | 0x8 // STORAGE | COPY_SRC | COPY_DST
+const smallest = 256
+
+/** Blocks come in four sizes an octave (1, 1¼, 1½, 1¾ times a power of two): at most a fifth is wasted. */
+export function sizeClass(bytes: number): number {
+  if (bytes <= smallest) return smallest
+  const octave = 2 ** Math.floor(Math.log2(bytes))
+  return Math.ceil(bytes / (octave / 4)) * (octave / 4)
+}
+
+/**
+ * Lends out GPU buffers by size class and takes them back for reuse. Free blocks of a class are handed out last in,
+ * first out, so a step that repeats gets the same buffers in the same order and its bind groups stay cached.
+ */
+export class Pool {
+  readonly #device: GPUDevice
+  readonly #budget: number
+  readonly #free = new Map<number, Block[]>()
+  readonly #onDestroy: (block: Block) => void
+  #nextId = 1
+  #live = 0
+  #liveBytes = 0
+  #peakBytes = 0
+  #pooledBytes = 0
+
+  /**
+   * @param budget most bytes that may be lent out and kept free together.
+   * @param onDestroy called before a block's buffer is destroyed, so that caches can forget it.
+   */
+  constructor(device: GPUDevice, budget: number, onDestroy: (block: Block) => void) {
+    this.#device = device
+    this.#budget = budget
+    this.#onDestroy = onDestroy
+  }
+
+  get use(): MemoryUse {
+    return {
+      live: this.#live,
+      liveBytes: this.#liveBytes,
+      peakBytes: this.#peakBytes,
+      pooledBytes: this.#pooledBytes,
+    }
+  }
+
+  /**
+   * Lends a block of at least `bytes`.
+   * @throws ResourceError when the block is larger than one binding may be, or the memory budget is spent.
+   */
+  acquire(bytes: number, label: string): Block {
+    const { maxStorageBufferBindingSize, maxBufferSize } = this.#device.limits
+    const most = Math.min(maxStorageBufferBindingSize, maxBufferSize)
+    if (bytes > most)
+      throw new ResourceError(
+        `Cannot allocate ${label}: it needs ${mebibytes(bytes)}, and one buffer may have ${mebibytes(most)} on this ` +
+          'adapter. Use a smaller batch or a smaller matrix.',
+      )
+    const capacity = Math.min(sizeClass(bytes), most)
+    const block = this.#free.get(capacity)?.pop()
+    if (block) this.#pooledBytes -= capacity
+    else {
+      if (this.#liveBytes + this.#pooledBytes + capacity > this.#budget) this.trim()
+      if (this.#liveBytes + capacity > this.#budget)
+        throw new ResourceError(
+          `Cannot allocate ${label}: ${mebibytes(capacity)} more than the ${mebibytes(this.#liveBytes)} in use would ` +
+            `pass the budget of ${mebibytes(this.#budget)}. Use a smaller batch, an NF4 base, or a larger budget.`,
+        )
+    }
+    this.#live++
+    this.#liveBytes += capacity
+    this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes)
+    return block ?? { buffer: this.#device.createBuffer({ size: capacity, usage, label }), id: this.#nextId++, capacity }
+  }
+
+  /** Takes a block back. Whoever gave it must have submitted all commands that use it. */
+  release(block: Block): void {
+    this.#live--
+    this.#liveBytes -= block.capacity
+    this.#pooledBytes += block.capacity
+    const free = this.#free.get(block.capacity)
+    if (free) free.push(block)
+    else this.#free.set(block.capacity, [block])
+  }
+
+  /** Destroys all free blocks. */
+  trim(): void {
+    for (const blocks of this.#free.values())
+      for (const block of blocks) {
+        this.#onDestroy(block)
+        block.buffer.destroy()
+      }
+    this.#free.clear()
+    this.#pooledBytes = 0
+  }
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 ? 3 : 1)} MiB`
+}
