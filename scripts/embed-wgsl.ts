@@ -4,7 +4,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { link } from 'wesl'
-import { type ResourceInfo, type TypeInfo, WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
+import { type VariableInfo, type TypeInfo, WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
 
 const root = join(import.meta.dirname, '..')
 const folder = join(root, 'wgsl')
@@ -32,7 +32,7 @@ function scalarOf(type: TypeInfo): { scalar: string; width: number } {
   return inner ? { scalar: inner.scalar, width: width * inner.width } : { scalar: type.name, width }
 }
 
-function describeBinding(resource: ResourceInfo, f16Twin: ResourceInfo | undefined) {
+function describeBinding(resource: VariableInfo, f16Twin: VariableInfo | undefined) {
   const { scalar, width } = scalarOf(resource.type)
   const inHalf = f16Twin ? scalarOf(f16Twin.type).scalar : scalar
   return {
@@ -43,7 +43,7 @@ function describeBinding(resource: ResourceInfo, f16Twin: ResourceInfo | undefin
   }
 }
 
-function describeParams(resource: ResourceInfo | undefined) {
+function describeParams(resource: VariableInfo | undefined) {
   if (!resource) return null
   const { type } = resource
   if (!('members' in type)) throw new SyntaxError(`${resource.name} must be a struct`)
@@ -69,15 +69,16 @@ async function describeKernel(sources: Record<string, string>, file: string): Pr
   const sourceName = `${camel(name)}Source`
   const entries = reflection.entry.compute.map((entry) => {
     const twin = halfReflection.entry.compute.find((other) => other.name === entry.name)
-    const resources = entry.resources as ResourceInfo[]
+    const resources = entry.resources as VariableInfo[]
     for (const resource of resources)
       if (resource.group !== 0) throw new SyntaxError(`${file}: ${resource.name} must be in @group(0)`)
     const uniforms = resources.filter((resource) => resource.resourceType === storageClass.uniform)
     if (uniforms.length > 1) throw new SyntaxError(`${file}: ${entry.name} reaches ${uniforms.length} uniforms`)
     const bindings = resources
       .filter((resource) => resource.resourceType === storageClass.storage)
+      .sort((a, b) => a.binding - b.binding)
       .map((resource) => {
-        const half = (twin?.resources as ResourceInfo[]).find((other) => other.name === resource.name)
+        const half = (twin?.resources as VariableInfo[]).find((other) => other.name === resource.name)
         return [resource.name, describeBinding(resource, half)]
       })
     const body = {

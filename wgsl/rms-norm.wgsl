@@ -16,7 +16,7 @@ struct Params { rows: u32, columns: u32, eps: f32 }
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) lane: u32) {
   let row = flat_workgroup(group, groups);
-  if row >= p.rows { return; }
+  if (row >= p.rows) { return; }
   let base = row * p.columns;
   var squares = 0.0;
   for (var c = lane; c < p.columns; c += 64u) {
@@ -24,7 +24,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     squares += value * value;
   }
   let scale = inverseSqrt(sum_workgroup(lane, squares) / f32(p.columns) + p.eps);
-  if lane == 0u { rstd[row] = scale; }
+  if (lane == 0u) { rstd[row] = scale; }
   for (var c = lane; c < p.columns; c += 64u) {
     y[base + c] = elem(f32(x[base + c]) * scale * f32(weight[c]));
   }
@@ -39,7 +39,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
 fn backward_x(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
   let row = flat_workgroup(group, groups);
-  if row >= p.rows { return; }
+  if (row >= p.rows) { return; }
   let base = row * p.columns;
   let scale = scales[row];
   var dot = 0.0;
@@ -60,7 +60,7 @@ override slices: u32 = 32;
 @compute @workgroup_size(64)
 fn backward_weight(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let column = group.x * 64u + lane;
-  if column >= p.columns { return; }
+  if (column >= p.columns) { return; }
   let rows_each = (p.rows + slices - 1u) / slices;
   let end = min(p.rows, (group.y + 1u) * rows_each);
   var sum = 0.0;

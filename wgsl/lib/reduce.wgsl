@@ -7,7 +7,7 @@ fn sum_workgroup(lane: u32, value: f32) -> f32 {
   partial[lane] = value;
   for (var half = lanes / 2u; half > 0u; half >>= 1u) {
     workgroupBarrier();
-    if lane < half { partial[lane] += partial[lane + half]; }
+    if (lane < half) { partial[lane] += partial[lane + half]; }
   }
   workgroupBarrier();
   return partial[0];
@@ -18,7 +18,7 @@ fn max_workgroup(lane: u32, value: f32) -> f32 {
   partial[lane] = value;
   for (var half = lanes / 2u; half > 0u; half >>= 1u) {
     workgroupBarrier();
-    if lane < half { partial[lane] = max(partial[lane], partial[lane + half]); }
+    if (lane < half) { partial[lane] = max(partial[lane], partial[lane + half]); }
   }
   workgroupBarrier();
   return partial[0];

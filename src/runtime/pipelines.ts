@@ -1,0 +1,108 @@
+import { GpuError } from '../core/errors.ts'
+import type { Entry } from './entry.ts'
+import type { Block } from './pool.ts'
+
+/** A compiled entry point with the layout that its bind groups follow. */
+export interface Pipeline {
+  readonly id: number
+  readonly pipeline: GPUComputePipeline
+  readonly layout: GPUBindGroupLayout
+}
+
+/** A range of a block that a binding shows to the shader. */
+export interface BoundBlock {
+  readonly binding: number
+  readonly block: Block
+  readonly bytes: number
+}
+
+const compute = 0x4 // GPUShaderStage.COMPUTE
+const mostBindGroups = 16_384
+
+/** Compiles entry points once for each element type and set of constants, and keeps bind groups by their buffers. */
+export class Pipelines {
+  readonly #device: GPUDevice
+  readonly #modules = new Map<string, GPUShaderModule>()
+  readonly #pipelines = new Map<string, Pipeline>()
+  readonly #bindGroups = new Map<string, GPUBindGroup>()
+
+  constructor(device: GPUDevice) {
+    this.#device = device
+  }
+
+  /**
+   * The pipeline of `entry` for one storage type.
+   * @throws GpuError when f16 storage is asked of a kernel or an adapter that has none.
+   */
+  get(entry: Entry, elem: 'f32' | 'f16', constants: Record<string, number>): Pipeline {
+    const variant = entry.source[elem] === undefined ? 'f32' : elem
+    let key = `${entry.kernel}.${entry.entry}.${variant}`
+    for (const name in constants) key += `.${name}=${constants[name]}`
+    return this.#pipelines.get(key) ?? this.#compile(entry, variant, constants, key)
+  }
+
+  /** The bind group for `operands`, with the parameters behind `params` at a dynamic offset. */
+  bindGroup(pipeline: Pipeline, operands: readonly BoundBlock[], params: Params | null): GPUBindGroup {
+    let key = `${pipeline.id}`
+    for (const { block, bytes } of operands) key += `,${block.id}:${bytes}`
+    const known = this.#bindGroups.get(key)
+    if (known) return known
+    const entries: GPUBindGroupEntry[] = operands.map(({ binding, block, bytes }) => ({
+      binding,
+      resource: { buffer: block.buffer, size: bytes },
+    }))
+    if (params) entries.push({ binding: params.binding, resource: { buffer: params.buffer, size: params.bytes } })
+    if (this.#bindGroups.size >= mostBindGroups) this.#bindGroups.clear()
+    const group = this.#device.createBindGroup({ layout: pipeline.layout, entries, label: pipeline.pipeline.label })
+    this.#bindGroups.set(key, group)
+    return group
+  }
+
+  /** Forgets all bind groups: some of their buffers are about to be destroyed. */
+  forgetBindGroups(): void {
+    this.#bindGroups.clear()
+  }
+
+  #compile(entry: Entry, variant: 'f32' | 'f16', constants: Record<string, number>, key: string): Pipeline {
+    const label = `${entry.kernel}.${entry.entry}`
+    if (variant === 'f16' && !this.#device.features.has('shader-f16'))
+      throw new GpuError(`Cannot run ${label} with f16 storage: this adapter has no shader-f16; use f32 tensors`)
+    const moduleKey = `${entry.kernel}.${variant}`
+    let module = this.#modules.get(moduleKey)
+    if (!module) {
+      module = this.#device.createShaderModule({ code: entry.source[variant]!, label: moduleKey })
+      this.#modules.set(moduleKey, module)
+    }
+    const entries: GPUBindGroupLayoutEntry[] = Object.values(entry.bindings).map(({ binding, access }) => ({
+      binding,
+      visibility: compute,
+      buffer: { type: access === 'read' ? 'read-only-storage' : 'storage' },
+    }))
+    if (entry.params)
+      entries.push({
+        binding: entry.params.binding,
+        visibility: compute,
+        buffer: { type: 'uniform', hasDynamicOffset: true, minBindingSize: entry.params.bytes },
+      })
+    const layout = this.#device.createBindGroupLayout({ entries, label })
+    const used = Object.fromEntries(Object.entries(constants).filter(([name]) => name in entry.constants))
+    const pipeline: Pipeline = {
+      id: this.#pipelines.size,
+      layout,
+      pipeline: this.#device.createComputePipeline({
+        layout: this.#device.createPipelineLayout({ bindGroupLayouts: [layout], label }),
+        compute: { module, entryPoint: entry.entry, constants: used },
+        label,
+      }),
+    }
+    this.#pipelines.set(key, pipeline)
+    return pipeline
+  }
+}
+
+/** Where the uniform struct of a dispatch is bound. */
+export interface Params {
+  readonly binding: number
+  readonly buffer: GPUBuffer
+  readonly bytes: number
+}

@@ -1,0 +1,139 @@
+import type { DType } from '../core/dtype.ts'
+import { type Shape, showShape, sizeOf } from '../core/shape.ts'
+import type { Dispatch, Entry, Operands, ParamValues } from './entry.ts'
+import type { Gpu, Readable } from './gpu.ts'
+import type { BoundBlock } from './pipelines.ts'
+import { Scope } from './scope.ts'
+import { Gradients, Tape } from './tape.ts'
+import { Tensor } from './tensor.ts'
+
+/** Makes the gradients of an op's inputs, in their order, from the gradient of its output; null where none is due. */
+export type Backward = (dy: Tensor<never> & Tensor<'f32'>) => readonly (Tensor | null)[]
+
+/** How a step behaves. */
+export interface StepOptions {
+  readonly label?: string
+}
+
+/** What a step has recorded so far. */
+export interface StepCost {
+  dispatches: number
+  flops: number
+  bytes: number
+}
+
+/**
+ * Records GPU work, owns every intermediate tensor of it, and holds the tape for the backward pass. Ops only record;
+ * `await step.read(t)` is the one place that waits.
+ *
+ * @example
+ * using step = gpu.step()
+ * const loss = crossEntropy(step, logits, targets)
+ * const gradients = step.backward(loss)
+ * adamw(step, weight, gradients.get(weight), state)
+ * console.log(await step.read(loss))
+ */
+export class Step extends Scope {
+  readonly #tape = new Tape()
+  /** Dispatches, operations and bytes recorded so far. */
+  readonly cost: StepCost = { dispatches: 0, flops: 0, bytes: 0 }
+
+  /** @internal use {@link Gpu.step}. */
+  constructor(gpu: Gpu, options: StepOptions) {
+    super(gpu, options.label ?? 'step')
+  }
+
+  /**
+   * Records one dispatch of a shader's entry point.
+   * @param operands a tensor for every binding of the entry point, by name.
+   * @param params a number for every member of its uniform struct.
+   * @throws TypeError when the dtypes of the operands do not fit the shader.
+   */
+  run<E extends Entry>(entry: E, operands: Operands<E>, params: ParamValues<E>, dispatch: Dispatch<E>): void {
+    let elem: 'f32' | 'f16' | undefined
+    let bytes = 0
+    const bound: BoundBlock[] = []
+    for (const name in entry.bindings) {
+      const { binding, type, width } = entry.bindings[name]
+      const tensor = (operands as Record<string, Tensor>)[name]
+      if (type === 'elem' ? tensor.dtype !== (elem ??= tensor.dtype as 'f32') : tensor.dtype !== type)
+        throw new TypeError(
+          `Cannot run ${entry.kernel}.${entry.entry}: ${name} must be ${type === 'elem' ? elem : type}, got ${tensor.dtype}`,
+        )
+      if (width > 1 && tensor.size % width !== 0)
+        throw new RangeError(
+          `Cannot run ${entry.kernel}.${entry.entry}: ${name} ${showShape(tensor.shape)} must be a multiple of ${width}`,
+        )
+      bytes += tensor.bytes
+      bound.push({ binding, block: tensor.block, bytes: Math.ceil(tensor.bytes / 4) * 4 })
+    }
+    const { queue, pipelines } = this.gpu
+    const pipeline = pipelines.get(entry, elem ?? 'f32', (dispatch.constants ?? {}) as Record<string, number>)
+    const layout = entry.params && { ...entry.params, buffer: queue.arenaBuffer }
+    const command = {
+      entry,
+      pipeline,
+      bindGroup: pipelines.bindGroup(pipeline, bound, layout),
+      offset: queue.pushParams(entry, params),
+      workgroups: dispatch.workgroups,
+      flops: dispatch.flops,
+      bytes: dispatch.bytes ?? bytes,
+    }
+    queue.push(command)
+    this.cost.dispatches++
+    this.cost.flops += command.flops
+    this.cost.bytes += command.bytes
+  }
+
+  /**
+   * Puts an op on the tape.
+   * @param op its name, for messages.
+   * @param output what it made; from now on it wants a gradient if any input does.
+   * @param backward the gradients of `inputs`, or 'none' for an op that cannot be differentiated.
+   * @returns `output`.
+   */
+  node<D extends DType>(op: string, output: Tensor<D>, inputs: readonly Tensor[], backward: Backward | 'none'): Tensor<D> {
+    this.#tape.record(op, output, inputs, backward)
+    return output
+  }
+
+  /** Runs `work` without recording gradients. */
+  withoutGradients<T>(work: () => T): T {
+    return this.#tape.paused(work)
+  }
+
+  /**
+   * Gradients of `output` with respect to everything on the tape that wants one.
+   * @param seed dL/d(output); by default 1, for which `output` must have one element.
+   * @param createGraph records the backward pass as well, so that gradients can be differentiated again.
+   */
+  backward(output: Tensor, { seed, createGraph = false }: { seed?: Tensor; createGraph?: boolean } = {}): Gradients {
+    if (!seed && output.size !== 1)
+      throw new RangeError(`Cannot differentiate ${output}: a loss must have one element, or give a seed of its shape`)
+    return this.#tape.backward(this, output, seed ?? this.filled(output.dtype as 'f32', output.shape, 1, 'seed'), createGraph)
+  }
+
+  /**
+   * The same elements under another shape; nothing is copied.
+   * @throws RangeError when the sizes differ.
+   */
+  reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
+    if (sizeOf(shape) !== x.size)
+      throw new RangeError(`Cannot reshape x ${showShape(x.shape)} to ${showShape(shape)}: the sizes differ`)
+    const y = new Tensor(x.dtype, shape, x.block, x.label)
+    return this.node('reshape', y, [x], (dy) => [this.reshape(dy, x.shape)])
+  }
+
+  /** The elements of `tensor` as numbers, after everything recorded so far. */
+  read<D extends DType>(tensor: Tensor<D>): Promise<Readable<D>> {
+    return this.gpu.read(tensor)
+  }
+
+  /** The one number of a scalar tensor. */
+  async readNumber(tensor: Tensor): Promise<number> {
+    if (tensor.size !== 1) throw new RangeError(`Cannot read ${tensor} as one number: it has ${tensor.size}`)
+    return (await this.read(tensor))[0]
+  }
+}
+
+export type { Gradients } from './tape.ts'
