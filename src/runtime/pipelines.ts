@@ -67,11 +67,11 @@ export class Pipelines {
     const label = `${entry.kernel}.${entry.entry}`
     if (variant === 'f16' && !this.#device.features.has('shader-f16'))
       throw new GpuError(`Cannot run ${label} with f16 storage: this adapter has no shader-f16; use f32 tensors`)
-    const moduleKey = `${entry.kernel}.${variant}`
-    let module = this.#modules.get(moduleKey)
+    const code = withConstants(entry.source[variant]!, constants)
+    let module = this.#modules.get(code)
     if (!module) {
-      module = this.#device.createShaderModule({ code: entry.source[variant]!, label: moduleKey })
-      this.#modules.set(moduleKey, module)
+      module = this.#device.createShaderModule({ code, label: `${entry.kernel}.${variant}` })
+      this.#modules.set(code, module)
     }
     const entries: GPUBindGroupLayoutEntry[] = Object.values(entry.bindings).map(({ binding, access }) => ({
       binding,
@@ -85,19 +85,26 @@ export class Pipelines {
         buffer: { type: 'uniform', hasDynamicOffset: true, minBindingSize: entry.params.bytes },
       })
     const layout = this.#device.createBindGroupLayout({ entries, label })
-    const used = Object.fromEntries(Object.entries(constants).filter(([name]) => name in entry.constants))
     const pipeline: Pipeline = {
       id: this.#pipelines.size,
       layout,
       pipeline: this.#device.createComputePipeline({
         layout: this.#device.createPipelineLayout({ bindGroupLayouts: [layout], label }),
-        compute: { module, entryPoint: entry.entry, constants: used },
+        compute: { module, entryPoint: entry.entry },
         label,
       }),
     }
     this.#pipelines.set(key, pipeline)
     return pipeline
   }
+}
+
+/** `code` with every `override` turned into a `const` of the given or its default value, so that it may size arrays. */
+export function withConstants(code: string, constants: Readonly<Record<string, number>>): string {
+  return code.replace(
+    /\boverride (\w+): (\w+) = ([^;]+);/g,
+    (_, name: string, type: string, value: string) => `const ${name}: ${type} = ${constants[name] ?? value};`,
+  )
 }
 
 /** Where the uniform struct of a dispatch is bound. */

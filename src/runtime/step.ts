@@ -8,7 +8,7 @@ import { Gradients, Tape } from './tape.ts'
 import { Tensor } from './tensor.ts'
 
 /** Makes the gradients of an op's inputs, in their order, from the gradient of its output; null where none is due. */
-export type Backward = (dy: Tensor<never> & Tensor<'f32'>) => readonly (Tensor | null)[]
+export type Backward<D extends DType = never> = (dy: Tensor<D>) => readonly (Tensor | null)[]
 
 /** How a step behaves. */
 export interface StepOptions {
@@ -92,7 +92,7 @@ export class Step extends Scope {
    * @param backward the gradients of `inputs`, or 'none' for an op that cannot be differentiated.
    * @returns `output`.
    */
-  node<D extends DType>(op: string, output: Tensor<D>, inputs: readonly Tensor[], backward: Backward | 'none'): Tensor<D> {
+  node<D extends DType>(op: string, output: Tensor<D>, inputs: readonly Tensor[], backward: Backward<D> | 'none'): Tensor<D> {
     this.#tape.record(op, output, inputs, backward)
     return output
   }

@@ -50,7 +50,7 @@ export class Tape {
         const dy = gradients.get(node.output)
         if (!dy) continue
         if (node.backward === 'none') throw new TypeError(`Cannot differentiate ${node.op}: it has no gradient`)
-        const grads = node.backward(dy as Parameters<Backward>[0])
+        const grads = node.backward(dy as Tensor<never>)
         for (const [i, input] of node.inputs.entries()) {
           const grad = grads[i]
           if (!input.requiresGrad || !grad) continue

@@ -1,0 +1,69 @@
+import type { FloatType } from '../core/dtype.ts'
+import { expectShape } from '../runtime/check.ts'
+import { grid } from '../runtime/entry.ts'
+import type { Step } from '../runtime/step.ts'
+import type { Tensor } from '../runtime/tensor.ts'
+import { adamw as wgsl } from './wgsl.gen.ts'
+
+/** One parameter with its gradient and its moments. */
+export interface AdamwTarget {
+  /** f32 or f16, rewritten in place. */
+  readonly weight: Tensor<FloatType>
+  /** The dtype and shape of `weight`. */
+  readonly gradient: Tensor<FloatType>
+  /** f32, the shape of `weight`: running mean of the gradient, zero before the first step. */
+  readonly m: Tensor<'f32'>
+  /** f32, the shape of `weight`: running mean of its square, zero before the first step. */
+  readonly v: Tensor<'f32'>
+  /** Decoupled weight decay of this parameter. */
+  readonly decay: number
+}
+
+/** Settings of one AdamW step. */
+export interface AdamwOptions {
+  /** Learning rate of this step. */
+  readonly lr: number
+  /** Number of this step, from 1: it corrects the bias of the moments. */
+  readonly t: number
+  readonly beta1?: number
+  readonly beta2?: number
+  readonly eps?: number
+  /** Largest norm of all gradients together; they are scaled down to it. No clipping unless told. */
+  readonly clip?: number
+}
+
+const partsEach = 16
+
+/**
+ * One AdamW step over all targets, in place, with the norm of all gradients clipped on the GPU.
+ * @returns f32 [2]: the factor that the gradients were scaled by, and their norm before.
+ * @throws RangeError when shapes differ or `t` is not a positive integer.
+ * @see Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, algorithm 2.
+ */
+export function adamw(step: Step, targets: readonly AdamwTarget[], options: AdamwOptions): Tensor<'f32'> {
+  const { lr, t, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip: largest = 0 } = options
+  if (!Number.isInteger(t) || t < 1) throw new RangeError(`Cannot adamw: t must be a positive integer, got ${t}`)
+  const parts = step.empty('f32', [targets.length * partsEach], 'squares')
+  for (const [i, { gradient }] of targets.entries())
+    step.run(wgsl.squareSum, { gradient, parts }, { size: gradient.size, offset: i * partsEach }, {
+      workgroups: [partsEach],
+      flops: 2 * gradient.size,
+      bytes: gradient.bytes,
+    })
+  const factor = step.empty('f32', [2], 'clip')
+  step.run(wgsl.clipFactor, { squares: parts, factor }, { count: parts.size, largest }, { workgroups: [1], flops: parts.size })
+  const correction1 = 1 - beta1 ** t
+  const correction2 = 1 - beta2 ** t
+  for (const { weight, gradient, m, v, decay } of targets) {
+    expectShape('adamw', weight, 'gradient', gradient, weight.shape)
+    expectShape('adamw', weight, 'm', m, weight.shape)
+    expectShape('adamw', weight, 'v', v, weight.shape)
+    const params = { size: weight.size, lr, beta1, beta2, correction1, correction2, eps, decay }
+    step.run(wgsl.update, { gradient, clip: factor, weight, m, v }, params, {
+      workgroups: grid(Math.ceil(weight.size / 64)),
+      flops: 14 * weight.size,
+      bytes: gradient.bytes + 2 * (weight.bytes + m.bytes + v.bytes),
+    })
+  }
+  return factor
+}

@@ -1,0 +1,121 @@
+import type { FloatType } from '../core/dtype.ts'
+import { rowsAndColumns, showShape } from '../core/shape.ts'
+import { expectShape } from '../runtime/check.ts'
+import { grid } from '../runtime/entry.ts'
+import type { Step } from '../runtime/step.ts'
+import type { Tensor } from '../runtime/tensor.ts'
+import { scale } from './elementwise.ts'
+import { crossEntropy as crossEntropyWgsl, divergence as divergenceWgsl, topKDivergence as topKWgsl } from './wgsl.gen.ts'
+
+// Losses give one number a row; `weightedMean` (weighted-mean.ts) makes one number of them.
+
+/**
+ * −log softmax(logits)[target] for each row, with an f32 log-sum-exp.
+ * @param logits f32 or f16 (…, V).
+ * @param targets u32 (…); a target of V or more gives NaN.
+ * @returns f32 (…), in nats.
+ * @throws RangeError when there is not one target a row.
+ */
+export function crossEntropy(step: Step, logits: Tensor<FloatType>, targets: Tensor<'u32'>): Tensor<'f32'> {
+  const params = rowsAndColumns(logits.shape)
+  const rowShape = logits.shape.slice(0, -1)
+  expectShape('crossEntropy', logits, 'targets', targets, rowShape)
+  const y = step.empty('f32', rowShape, 'crossEntropy')
+  const lse = step.empty('f32', rowShape, 'lse')
+  step.run(crossEntropyWgsl.forward, { logits, targets, y, lse }, params, {
+    workgroups: grid(params.rows),
+    flops: 4 * logits.size,
+  })
+  return step.node('crossEntropy', y, [logits], (dy) => {
+    const dlogits = step.empty(logits.dtype, logits.shape, 'dlogits')
+    step.run(crossEntropyWgsl.backward, { logits, targets, dy, logs: lse, dlogits }, params, {
+      workgroups: grid(Math.ceil(logits.size / 64)),
+      flops: 4 * logits.size,
+    })
+    return [dlogits]
+  })
+}
+
+const kinds = { forwardKl: 0, reverseKl: 1, jsd: 2, skewedKl: 3, skewedReverseKl: 4 } as const
+
+/** Which divergence, and how it is softened. */
+export interface DivergenceOptions {
+  /**
+   * `forwardKl` KL(t‖q), `reverseKl` KL(q‖t), `jsd` the generalised Jensen-Shannon divergence of GKD, `skewedKl` and
+   * `skewedReverseKl` those of DistiLLM. Forward KL unless told.
+   */
+  readonly kind?: keyof typeof kinds
+  /** β of the JSD (0 and 1 give the full KLs, forward and reverse), the skew λ of the skewed forms; 0.1 unless told. */
+  readonly weight?: number
+  /** Divides both sets of logits; the result is multiplied by its square. 1 unless told. */
+  readonly temperature?: number
+}
+
+/**
+ * A divergence between softmax(student) and softmax(teacher) for each row. The teacher gets no gradient.
+ * @param student f32 or f16 (…, V), logits.
+ * @param teacher the dtype and shape of `student`, logits.
+ * @returns f32 (…), in nats.
+ * @throws RangeError when the shapes differ or a number is out of range.
+ * @see Agarwal et al., On-Policy Distillation (GKD), 2023; Ko et al., DistiLLM, 2024; Hinton et al., 2015 for T².
+ */
+export function divergence<D extends FloatType>(
+  step: Step,
+  student: Tensor<D>,
+  teacher: Tensor<D>,
+  options: DivergenceOptions = {},
+): Tensor<'f32'> {
+  const { weight = 0.1, temperature = 1 } = options
+  expectShape('divergence', student, 'teacher', teacher, student.shape)
+  if (!(temperature > 0)) throw new RangeError(`Cannot take a divergence at temperature ${temperature}: it must be > 0`)
+  if (!(weight >= 0 && weight <= 1)) throw new RangeError(`Cannot take a divergence with weight ${weight}: give 0 to 1`)
+  let { kind = 'forwardKl' } = options
+  if (kind === 'jsd' && weight === 0) kind = 'forwardKl'
+  if (kind === 'jsd' && weight === 1) kind = 'reverseKl'
+
+  const params = { ...rowsAndColumns(student.shape), temperature, weight }
+  const constants = { kind: kinds[kind] }
+  const dispatch = { workgroups: grid(params.rows), flops: 12 * student.size, constants }
+  const y = step.empty('f32', student.shape.slice(0, -1), kind)
+  step.run(divergenceWgsl.forward, { student, teacher, y }, params, dispatch)
+  const rows = step.node(kind, y, [student], (dy) => {
+    const dstudent = step.empty(student.dtype, student.shape, 'dstudent')
+    step.run(divergenceWgsl.backward, { student, teacher, dy, dstudent }, params, {
+      ...dispatch,
+      flops: 20 * student.size,
+    })
+    return [dstudent]
+  })
+  return temperature === 1 ? rows : scale(step, rows, temperature ** 2)
+}
+
+/**
+ * Forward KL from a teacher known by its k likeliest tokens: Σ t log(t/q) over them, and one term for all others.
+ * @param student f32 or f16 (…, V), logits.
+ * @param ids u32 (…, k), k ≤ 64, the ids of a row all different.
+ * @param probabilities the dtype of `student`, (…, k): what the teacher gives them; what is missing to 1 is the tail.
+ * @returns f32 (…), in nats; it has no gradient for the teacher.
+ * @throws RangeError when the rows differ or k > 64.
+ */
+export function topKDivergence<D extends FloatType>(
+  step: Step,
+  student: Tensor<D>,
+  ids: Tensor<'u32'>,
+  probabilities: Tensor<D>,
+): Tensor<'f32'> {
+  const { rows, columns } = rowsAndColumns(student.shape)
+  const k = ids.shape.at(-1)!
+  if (k > 64 || k > columns)
+    throw new RangeError(`Cannot topKDivergence student ${showShape(student.shape)}: k must be at most ${Math.min(64, columns)}, got ${k}`)
+  expectShape('topKDivergence', student, 'ids', ids, [...student.shape.slice(0, -1), k])
+  expectShape('topKDivergence', student, 'probabilities', probabilities, ids.shape)
+  const params = { rows, columns, k }
+  const y = step.empty('f32', student.shape.slice(0, -1), 'topKDivergence')
+  const dispatch = { workgroups: grid(rows), flops: 4 * student.size + 8 * ids.size }
+  step.run(topKWgsl.forward, { student, ids, probabilities, y }, params, dispatch)
+  return step.node('topKDivergence', y, [student], (dy) => {
+    const dstudent = step.empty(student.dtype, student.shape, 'dstudent')
+    step.run(topKWgsl.backward, { student, ids, probabilities, dy, dstudent }, params, dispatch)
+    return [dstudent]
+  })
+}
