@@ -4,7 +4,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { link } from 'wesl'
-import { type VariableInfo, type TypeInfo, WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
+import { type TypeInfo, type VariableInfo, WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
 
 const root = join(import.meta.dirname, '..')
 const folder = join(root, 'wgsl')
@@ -68,7 +68,7 @@ async function describeKernel(sources: Record<string, string>, file: string): Pr
   const constants = Object.fromEntries(reflection.overrides.map((item) => [item.name, item.type?.name ?? 'u32']))
   const sourceName = `${camel(name)}Source`
   const entries = reflection.entry.compute.map((entry) => {
-    const twin = halfReflection.entry.compute.find((other) => other.name === entry.name)
+    const twin = halfReflection.entry.compute.find((other) => other.name === entry.name)!
     const resources = entry.resources as VariableInfo[]
     for (const resource of resources)
       if (resource.group !== 0) throw new SyntaxError(`${file}: ${resource.name} must be in @group(0)`)
@@ -78,7 +78,7 @@ async function describeKernel(sources: Record<string, string>, file: string): Pr
       .filter((resource) => resource.resourceType === storageClass.storage)
       .sort((a, b) => a.binding - b.binding)
       .map((resource) => {
-        const half = (twin?.resources as VariableInfo[]).find((other) => other.name === resource.name)
+        const half = (twin.resources as VariableInfo[]).find((other) => other.name === resource.name)
         return [resource.name, describeBinding(resource, half)]
       })
     const body = {

@@ -67,7 +67,13 @@ async function checkCase(check: OpCheck, dtype: FloatType, shapes: readonly Shap
     const { indices, values } = differences(check.reference, inputs, seed, i)
     // The oracle's gradient is sampled; its scale is taken from the whole gradient, as for the output.
     const scale = maxAbs(first.gradients[k])
-    expectClose(`gradient of input ${i}`, Float64Array.from(indices, (at) => first.gradients[k][at]), values, bound * 4, scale)
+    expectClose(
+      `gradient of input ${i}`,
+      Float64Array.from(indices, (at) => first.gradients[k][at]),
+      values,
+      bound * 4,
+      scale,
+    )
   }
   const second = await runOnGpu(check, dtype, inputs, seed, wanted)
   expect(second.output, 'the same bits twice').toEqual(first.output)
@@ -139,7 +145,9 @@ export function expectClose(
   for (let i = 0; i < got.length; i++) {
     const error = Math.abs(got[i] - want[i]) / largest
     if (!(error <= bound))
-      throw new Error(`${what}[${i}] is ${got[i]}, want ${want[i]}: error ${error.toExponential(2)} of the largest, allowed ${bound}`)
+      throw new Error(
+        `${what}[${i}] is ${got[i]}, want ${want[i]}: error ${error.toExponential(2)} of the largest, allowed ${bound}`,
+      )
   }
 }
 

@@ -61,7 +61,7 @@ fn top_k(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
 
 // PCG hash of O'Neill, 2014, as a uniform number in (0, 1).
 fn uniform_number(i: u32) -> f32 {
-  let state = (i ^ p.seed * 0x9e3779b9u) * 747796405u + 2891336453u;
+  let state = (i ^ (p.seed * 0x9e3779b9u)) * 747796405u + 2891336453u;
   let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;
   return (f32(((word >> 22u) ^ word) >> 8u) + 0.5) / 16777216.0;
 }

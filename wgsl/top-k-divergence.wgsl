@@ -35,10 +35,10 @@ fn look(row: u32, lane: u32) -> Row {
   let mine = row * p.k + min(lane, p.k - 1u);
   let id = min(ids[mine], p.columns - 1u);
   let log_q = f32(student[base + id]) - lse;
-  let active = lane < p.k;
-  let t = select(0.0, f32(probabilities[mine]), active);
+  let within = lane < p.k;
+  let t = select(0.0, f32(probabilities[mine]), within);
   let tail_t = 1.0 - sum_workgroup(lane, t);
-  let tail_q = 1.0 - sum_workgroup(lane, select(0.0, exp(log_q), active));
+  let tail_q = 1.0 - sum_workgroup(lane, select(0.0, exp(log_q), within));
   return Row(lse, id, t, log_q, max(tail_t, 0.0), max(tail_q, smallest));
 }
 

@@ -45,13 +45,23 @@ export function adamw(step: Step, targets: readonly AdamwTarget[], options: Adam
   if (!Number.isInteger(t) || t < 1) throw new RangeError(`Cannot adamw: t must be a positive integer, got ${t}`)
   const parts = step.empty('f32', [targets.length * partsEach], 'squares')
   for (const [i, { gradient }] of targets.entries())
-    step.run(wgsl.squareSum, { gradient, parts }, { size: gradient.size, offset: i * partsEach }, {
-      workgroups: [partsEach],
-      flops: 2 * gradient.size,
-      bytes: gradient.bytes,
-    })
+    step.run(
+      wgsl.squareSum,
+      { gradient, parts },
+      { size: gradient.size, offset: i * partsEach },
+      {
+        workgroups: [partsEach],
+        flops: 2 * gradient.size,
+        bytes: gradient.bytes,
+      },
+    )
   const factor = step.empty('f32', [2], 'clip')
-  step.run(wgsl.clipFactor, { squares: parts, factor }, { count: parts.size, largest }, { workgroups: [1], flops: parts.size })
+  step.run(
+    wgsl.clipFactor,
+    { squares: parts, factor },
+    { count: parts.size, largest },
+    { workgroups: [1], flops: parts.size },
+  )
   const correction1 = 1 - beta1 ** t
   const correction2 = 1 - beta2 ** t
   for (const { weight, gradient, m, v, decay } of targets) {

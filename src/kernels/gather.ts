@@ -16,7 +16,9 @@ export function gather<D extends FloatType>(step: Step, x: Tensor<D>, indices: T
   const { rows, columns } = rowsAndColumns(x.shape)
   const { rows: pickRows, columns: picks } = rowsAndColumns(indices.shape)
   if (rows !== pickRows)
-    throw new RangeError(`Cannot gather x ${showShape(x.shape)}: indices ${showShape(indices.shape)} must have ${rows} rows`)
+    throw new RangeError(
+      `Cannot gather x ${showShape(x.shape)}: indices ${showShape(indices.shape)} must have ${rows} rows`,
+    )
   const params = { rows, columns, picks }
   const y = step.empty(x.dtype, indices.shape, 'gather')
   const dispatch = { workgroups: grid(Math.ceil(y.size / 64)), flops: 0, bytes: 2 * y.bytes + indices.bytes }

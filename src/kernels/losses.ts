@@ -5,7 +5,11 @@ import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { scale } from './elementwise.ts'
-import { crossEntropy as crossEntropyWgsl, divergence as divergenceWgsl, topKDivergence as topKWgsl } from './wgsl.gen.ts'
+import {
+  crossEntropy as crossEntropyWgsl,
+  divergence as divergenceWgsl,
+  topKDivergence as topKWgsl,
+} from './wgsl.gen.ts'
 
 // Losses give one number a row; `weightedMean` (weighted-mean.ts) makes one number of them.
 
@@ -106,7 +110,9 @@ export function topKDivergence<D extends FloatType>(
   const { rows, columns } = rowsAndColumns(student.shape)
   const k = ids.shape.at(-1)!
   if (k > 64 || k > columns)
-    throw new RangeError(`Cannot topKDivergence student ${showShape(student.shape)}: k must be at most ${Math.min(64, columns)}, got ${k}`)
+    throw new RangeError(
+      `Cannot topKDivergence student ${showShape(student.shape)}: k must be at most ${Math.min(64, columns)}, got ${k}`,
+    )
   expectShape('topKDivergence', student, 'ids', ids, [...student.shape.slice(0, -1), k])
   expectShape('topKDivergence', student, 'probabilities', probabilities, ids.shape)
   const params = { rows, columns, k }

@@ -38,10 +38,15 @@ export function dequantizeNf4<D extends FloatType>(step: Step, weight: Nf4Weight
   const { n, k } = sizes('dequantizeNf4', weight)
   const y = step.empty(dtype, weight.shape, 'dequantized')
   const { codes, scales } = weight
-  step.run(wgsl.dequantize, { codes, scales, weight: y }, { m: 0, n, k }, {
-    workgroups: grid(Math.ceil(y.size / 64)),
-    flops: y.size,
-  })
+  step.run(
+    wgsl.dequantize,
+    { codes, scales, weight: y },
+    { m: 0, n, k },
+    {
+      workgroups: grid(Math.ceil(y.size / 64)),
+      flops: y.size,
+    },
+  )
   return y
 }
 
@@ -54,7 +59,9 @@ export function dequantizeNf4<D extends FloatType>(step: Step, weight: Nf4Weight
 export function nf4Linear<D extends FloatType>(step: Step, x: Tensor<D>, weight: Nf4Weight): Tensor<D> {
   const { n, k } = sizes('nf4Linear', weight)
   if (x.shape.at(-1) !== k)
-    throw new RangeError(`Cannot nf4Linear x ${showShape(x.shape)}: weight is ${showShape(weight.shape)}, so x must be (…, ${k})`)
+    throw new RangeError(
+      `Cannot nf4Linear x ${showShape(x.shape)}: weight is ${showShape(weight.shape)}, so x must be (…, ${k})`,
+    )
   const { codes, scales } = weight
   const params = { m: x.size / k, n, k }
   const flops = 2 * params.m * n * k

@@ -50,7 +50,8 @@ export function sample(
   x: Tensor<FloatType>,
   { temperature = 1, seed }: { temperature?: number; seed: number },
 ): Tensor<'u32'> {
-  if (!(temperature > 0)) throw new RangeError(`Cannot sample at temperature ${temperature}: it must be > 0; use argmax`)
+  if (!(temperature > 0))
+    throw new RangeError(`Cannot sample at temperature ${temperature}: it must be > 0; use argmax`)
   const { rows, columns } = rowsAndColumns(x.shape)
   const indices = step.empty('u32', x.shape.slice(0, -1), 'sample')
   const params = { rows, columns, k: 1, inverse_temperature: 1 / temperature, seed }

@@ -1,4 +1,4 @@
-import { sameShape, type Shape, showShape } from '../core/shape.ts'
+import { type Shape, sameShape, showShape } from '../core/shape.ts'
 import type { Tensor } from './tensor.ts'
 
 /**
@@ -18,7 +18,5 @@ export function expectShape(op: string, x: Tensor, name: string, tensor: Tensor,
  * @throws RangeError when `x` has another one.
  */
 export function expectRank(op: string, x: Tensor, letters: string, rank: number): void {
-  if (x.shape.length !== rank)
-    throw new RangeError(`Cannot ${op} x ${showShape(x.shape)}: it must be (${letters})`)
+  if (x.shape.length !== rank) throw new RangeError(`Cannot ${op} x ${showShape(x.shape)}: it must be (${letters})`)
 }
-

@@ -90,7 +90,9 @@ export class Pool {
     this.#live++
     this.#liveBytes += capacity
     this.#peakBytes = Math.max(this.#peakBytes, this.#liveBytes)
-    return block ?? { buffer: this.#device.createBuffer({ size: capacity, usage, label }), id: this.#nextId++, capacity }
+    return (
+      block ?? { buffer: this.#device.createBuffer({ size: capacity, usage, label }), id: this.#nextId++, capacity }
+    )
   }
 
   /** Takes a block back. Whoever gave it must have submitted all commands that use it. */

@@ -1,10 +1,10 @@
-import type { DType } from '../core/dtype.ts'
+import type { DType, FloatType } from '../core/dtype.ts'
 import { type Shape, showShape, sizeOf } from '../core/shape.ts'
 import type { Dispatch, Entry, Operands, ParamValues } from './entry.ts'
 import type { Gpu, Readable } from './gpu.ts'
 import type { BoundBlock } from './pipelines.ts'
 import { Scope } from './scope.ts'
-import { Gradients, Tape } from './tape.ts'
+import { type Gradients, Tape } from './tape.ts'
 import { Tensor } from './tensor.ts'
 
 /** Makes the gradients of an op's inputs, in their order, from the gradient of its output; null where none is due. */
@@ -50,13 +50,14 @@ export class Step extends Scope {
    * @throws TypeError when the dtypes of the operands do not fit the shader.
    */
   run<E extends Entry>(entry: E, operands: Operands<E>, params: ParamValues<E>, dispatch: Dispatch<E>): void {
-    let elem: 'f32' | 'f16' | undefined
+    let elem: FloatType | undefined
     let bytes = 0
     const bound: BoundBlock[] = []
     for (const name in entry.bindings) {
       const { binding, type, width } = entry.bindings[name]
       const tensor = (operands as Record<string, Tensor>)[name]
-      if (type === 'elem' ? tensor.dtype !== (elem ??= tensor.dtype as 'f32') : tensor.dtype !== type)
+      if (type === 'elem') elem ??= tensor.dtype as FloatType
+      if (tensor.dtype !== (type === 'elem' ? elem : type))
         throw new TypeError(
           `Cannot run ${entry.kernel}.${entry.entry}: ${name} must be ${type === 'elem' ? elem : type}, got ${tensor.dtype}`,
         )
@@ -92,7 +93,12 @@ export class Step extends Scope {
    * @param backward the gradients of `inputs`, or 'none' for an op that cannot be differentiated.
    * @returns `output`.
    */
-  node<D extends DType>(op: string, output: Tensor<D>, inputs: readonly Tensor[], backward: Backward<D> | 'none'): Tensor<D> {
+  node<D extends DType>(
+    op: string,
+    output: Tensor<D>,
+    inputs: readonly Tensor[],
+    backward: Backward<D> | 'none',
+  ): Tensor<D> {
     this.#tape.record(op, output, inputs, backward)
     return output
   }
@@ -110,7 +116,12 @@ export class Step extends Scope {
   backward(output: Tensor, { seed, createGraph = false }: { seed?: Tensor; createGraph?: boolean } = {}): Gradients {
     if (!seed && output.size !== 1)
       throw new RangeError(`Cannot differentiate ${output}: a loss must have one element, or give a seed of its shape`)
-    return this.#tape.backward(this, output, seed ?? this.filled(output.dtype as 'f32', output.shape, 1, 'seed'), createGraph)
+    return this.#tape.backward(
+      this,
+      output,
+      seed ?? this.filled(output.dtype as 'f32', output.shape, 1, 'seed'),
+      createGraph,
+    )
   }
 
   /**

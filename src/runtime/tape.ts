@@ -62,9 +62,7 @@ export class Tape {
           // A gradient made by a shader alone, not by ops, has no graph of its own: say so instead of losing it.
           if (createGraph && !grad.requiresGrad) this.record(`${node.op} backward`, grad, [...node.inputs, dy], 'none')
           const before = gradients.get(input)
-          const sum = before
-            ? accumulate(step, before as Tensor<FloatType>, grad as Tensor<FloatType>)
-            : grad
+          const sum = before ? accumulate(step, before as Tensor<FloatType>, grad as Tensor<FloatType>) : grad
           gradients.set(input, sum)
         }
         // Done with: every op that used this output came later and was walked already.

@@ -1,0 +1,225 @@
+import { expect, test } from 'vitest'
+import type { FloatType } from '../../src/core/dtype.ts'
+import { attention } from '../../src/kernels/attention.ts'
+import { columnSum } from '../../src/kernels/column-sum.ts'
+import { embedding } from '../../src/kernels/embedding.ts'
+import { gather } from '../../src/kernels/gather.ts'
+import { lora } from '../../src/kernels/lora.ts'
+import { mean, rowSum, sum } from '../../src/kernels/reduce.ts'
+import { rope } from '../../src/kernels/rope.ts'
+import { softmax } from '../../src/kernels/softmax.ts'
+import type { Step } from '../../src/runtime/step.ts'
+import type { Tensor } from '../../src/runtime/tensor.ts'
+import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { gpu } from '../gpu.ts'
+
+checkOp('softmax', {
+  op: softmax,
+  reference: (x) => {
+    const y = zeros(...x.shape)
+    const columns = x.shape.at(-1)!
+    for (let base = 0; base < x.data.length; base += columns) {
+      const row = x.data.subarray(base, base + columns)
+      const total = row.reduce((all, value) => all + Math.exp(value), 0)
+      for (const [c, value] of row.entries()) y.data[base + c] = Math.exp(value) / total
+    }
+    return y
+  },
+  shapes: [[[5, 37]], [[1, 1]], [[70, 3, 130]]],
+})
+
+checkOp('rope', {
+  op: (step, x) => rope(step, x, { theta: 100, offset: 3 }),
+  reference: (x) => {
+    const [, tokens, heads, size] = x.shape
+    const y = zeros(...x.shape)
+    for (let i = 0; i < x.data.length; i++) {
+      const d = i % size
+      const pair = d % (size / 2)
+      const position = (Math.floor(i / size / heads) % tokens) + 3
+      const angle = position * 100 ** (-pair / (size / 2))
+      const partner = d < size / 2 ? -x.data[i + size / 2] : x.data[i - size / 2]
+      y.data[i] = x.data[i] * Math.cos(angle) + partner * Math.sin(angle)
+    }
+    return y
+  },
+  shapes: [[[2, 5, 3, 6]], [[1, 1, 1, 2]], [[3, 17, 4, 8]]],
+})
+
+function attentionOracle(q: Array64, k: Array64, v: Array64, causal: boolean): Array64 {
+  const [batch, tokens, heads, size] = q.shape
+  const [, keys, groups] = k.shape
+  const y = zeros(...q.shape)
+  for (let b = 0; b < batch; b++)
+    for (let h = 0; h < heads; h++)
+      for (let t = 0; t < tokens; t++) {
+        const from = ((b * tokens + t) * heads + h) * size
+        const other = (j: number) => ((b * keys + j) * groups + Math.floor((h * groups) / heads)) * size
+        const end = causal ? t + 1 + keys - tokens : keys
+        const weights = Array.from({ length: end }, (_, j) => {
+          let score = 0
+          for (let d = 0; d < size; d++) score += q.data[from + d] * k.data[other(j) + d]
+          return Math.exp(score / Math.sqrt(size))
+        })
+        const total = weights.reduce((all, weight) => all + weight, 0)
+        for (const [j, weight] of weights.entries())
+          for (let d = 0; d < size; d++) y.data[from + d] += (weight / total) * v.data[other(j) + d]
+      }
+  return y
+}
+
+const attentionShapes = [
+  [
+    [2, 5, 4, 8],
+    [2, 5, 2, 8],
+    [2, 5, 2, 8],
+  ],
+  [
+    [1, 1, 1, 4],
+    [1, 1, 1, 4],
+    [1, 1, 1, 4],
+  ],
+  [
+    [1, 3, 2, 8],
+    [1, 7, 2, 8],
+    [1, 7, 2, 8],
+  ],
+  [
+    [1, 70, 2, 4],
+    [1, 70, 1, 4],
+    [1, 70, 1, 4],
+  ],
+]
+checkOp('attention, causal', {
+  op: (step, q, k, v) => attention(step, q, k, v),
+  reference: (q, k, v) => attentionOracle(q, k, v, true),
+  shapes: attentionShapes,
+  tolerance: 4e-6,
+})
+checkOp('attention, full', {
+  op: (step, q, k, v) => attention(step, q, k, v, { causal: false }),
+  reference: (q, k, v) => attentionOracle(q, k, v, false),
+  shapes: attentionShapes.slice(0, 3),
+  tolerance: 4e-6,
+})
+
+// Ids with repeats, in no order; the same on both sides.
+const idsFor = (rows: number, count: number) => Uint32Array.from({ length: count }, (_, i) => (i * i * 7 + 3) % rows)
+
+checkOp('embedding', {
+  op: (step, table) => embedding(step, table, step.upload('u32', [3, 50], idsFor(table.shape[0], 150))),
+  reference: (table) => {
+    const columns = table.shape[1]
+    const y = zeros(3, 50, columns)
+    for (const [i, id] of idsFor(table.shape[0], 150).entries())
+      y.data.set(table.data.subarray(id * columns, (id + 1) * columns), i * columns)
+    return y
+  },
+  shapes: [[[5, 37]], [[1, 1]], [[96, 70]]],
+})
+
+test('an id past the table shows as NaN', async () => {
+  using step = gpu.step()
+  const y = embedding(step, step.filled('f32', [3, 2], 1), step.upload('u32', [2], [2, 3]))
+  expect([...(await step.read(y))]).toEqual([1, 1, Number.NaN, Number.NaN])
+})
+
+checkOp('gather', {
+  op: (step, x) => gather(step, x, step.upload('u32', [x.shape[0], 3], idsFor(x.shape[1], x.shape[0] * 3))),
+  reference: (x) => {
+    const [rows, columns] = x.shape
+    const y = zeros(rows, 3)
+    for (const [i, id] of idsFor(columns, rows * 3).entries()) y.data[i] = x.data[Math.floor(i / 3) * columns + id]
+    return y
+  },
+  shapes: [[[5, 37]], [[1, 1]], [[70, 9]]],
+})
+
+// Reductions give f32 whatever goes in.
+const total = (x: Array64) => x.data.reduce((all, value) => all + value, 0)
+checkOp('sum', {
+  op: (step, x) => sum(step, x),
+  reference: (x) => ({ shape: [1], data: Float64Array.of(total(x)) }),
+  shapes: [[[5, 37]], [[1, 1]], [[9000]]],
+  tolerance: 1e-5,
+})
+checkOp('mean', {
+  op: (step, x) => mean(step, x),
+  reference: (x) => ({ shape: [1], data: Float64Array.of(total(x) / x.data.length) }),
+  shapes: [[[5, 37]]],
+  tolerance: 1e-5,
+})
+checkOp('rowSum', {
+  op: (step, x) => rowSum(step, x),
+  reference: (x) => {
+    const y = zeros(...x.shape.slice(0, -1))
+    for (const [i, value] of x.data.entries()) y.data[Math.floor(i / x.shape.at(-1)!)] += value
+    return y
+  },
+  shapes: [[[5, 37]], [[1, 1]], [[2, 70, 130]]],
+})
+checkOp('columnSum', {
+  op: (step, x) => columnSum(step, x as Tensor<'f32'>, 'f32'),
+  reference: (x) => {
+    const y = zeros(x.shape[1])
+    for (const [i, value] of x.data.entries()) y.data[i % x.shape[1]] += value
+    return y
+  },
+  shapes: [[[5, 37]], [[1, 1]], [[70, 130]]],
+  dtypes: ['f32'],
+  gradients: [],
+})
+
+test('training through an op without a gradient is refused', () => {
+  using step = gpu.step()
+  const x = step.filled('f32', [2, 2], 1)
+  x.requiresGrad = true
+  expect(() => step.backward(columnSum(step, x, 'f32'), { seed: step.filled('f32', [2], 1) })).toThrow(
+    'Cannot differentiate columnSum: it has no gradient',
+  )
+})
+
+const loraOp = (step: Step, ...[base, x, a, b]: Tensor<FloatType>[]) => lora(step, base, x, { a, b, scale: 0.5 })
+checkOp('lora', {
+  op: loraOp,
+  reference: (base, x, a, b) => {
+    const y = zeros(...base.shape)
+    const [rank, k] = a.shape
+    const n = b.shape[0]
+    for (let i = 0; i < y.data.length; i++) {
+      const row = Math.floor(i / n)
+      y.data[i] = base.data[i]
+      for (let r = 0; r < rank; r++) {
+        let thin = 0
+        for (let c = 0; c < k; c++) thin += x.data[row * k + c] * a.data[r * k + c]
+        y.data[i] += 0.5 * thin * b.data[(i % n) * rank + r]
+      }
+    }
+    return y
+  },
+  shapes: [
+    [
+      [5, 12],
+      [5, 8],
+      [4, 8],
+      [12, 4],
+    ],
+    [
+      [2, 5, 7],
+      [2, 5, 3],
+      [2, 3],
+      [7, 2],
+    ],
+  ],
+  tolerance: 4e-6,
+})
+
+test('with B zero, the gradient of A is exactly zero', async () => {
+  using step = gpu.step()
+  const a = step.filled('f32', [4, 8], 0.3)
+  a.requiresGrad = true
+  const pair = { a, b: step.filled('f32', [12, 4], 0), scale: 1 }
+  const y = lora(step, step.filled('f32', [5, 12], 1), step.filled('f32', [5, 8], 0.7), pair)
+  const da = step.backward(y, { seed: step.filled('f32', [5, 12], 1) }).get(a)
+  expect([...(await step.read(da))].every((value) => value === 0)).toBe(true)
+})

@@ -1,0 +1,46 @@
+import { expect, test } from 'vitest'
+import { add } from '../../src/kernels/add.ts'
+import { gelu, mul, scale, silu, sub, swiglu } from '../../src/kernels/elementwise.ts'
+import { rmsNorm } from '../../src/kernels/rms-norm.ts'
+import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { gpu } from '../gpu.ts'
+
+const shapes = [[5, 37], [1, 1], [70_000]]
+const one = shapes.map((shape) => [shape])
+const two = shapes.map((shape) => [shape, shape])
+
+function map(f: (a: number, b: number) => number) {
+  return (x: Array64, z: Array64 = x): Array64 => {
+    const y = zeros(...x.shape)
+    for (let i = 0; i < y.data.length; i++) y.data[i] = f(x.data[i], z.data[i])
+    return y
+  }
+}
+
+const sigmoid = (v: number) => 1 / (1 + Math.exp(-v))
+const geluTanh = (v: number) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)))
+
+checkOp('add', { op: add, reference: map((a, b) => a + b), shapes: two })
+checkOp('sub', { op: sub, reference: map((a, b) => a - b), shapes: two })
+checkOp('mul', { op: mul, reference: map((a, b) => a * b), shapes: two })
+checkOp('scale', { op: (step, x) => scale(step, x, -1.5), reference: map((a) => -1.5 * a), shapes: one })
+checkOp('silu', { op: silu, reference: map((a) => a * sigmoid(a)), shapes: one })
+checkOp('gelu', { op: gelu, reference: map((a) => geluTanh(a)), shapes: one })
+checkOp('swiglu', { op: swiglu, reference: map((a, b) => a * sigmoid(a) * b), shapes: two })
+
+test('activations stay finite far from zero', async () => {
+  using step = gpu.step()
+  const x = step.upload('f32', [4], [-1e4, -100, 100, 1e4])
+  expect([...(await step.read(silu(step, x)))]).toEqual([-0, -0, 100, 1e4])
+  expect([...(await step.read(gelu(step, x)))]).toEqual([-0, -0, 100, 1e4])
+})
+
+test('a gradient that a fused kernel made refuses a second differentiation', () => {
+  using step = gpu.step()
+  const x = step.filled('f32', [2, 4], 0.5)
+  const weight = step.filled('f32', [4], 1)
+  x.requiresGrad = true
+  const y = mul(step, rmsNorm(step, x, weight), x)
+  const first = step.backward(y, { seed: step.filled('f32', [2, 4], 1), createGraph: true }).get(x)
+  expect(() => step.backward(first, { seed: x })).toThrow('Cannot differentiate rmsNorm backward: it has no gradient')
+})

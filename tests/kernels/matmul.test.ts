@@ -1,0 +1,79 @@
+import { expect, test } from 'vitest'
+import { matmul } from '../../src/kernels/matmul.ts'
+import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { gpu } from '../gpu.ts'
+
+function product(a: Array64, b: Array64, transposeA: boolean, transposeB: boolean): Array64 {
+  const [aRows, aColumns] = a.shape.slice(-2)
+  const [bRows, bColumns] = b.shape.slice(-2)
+  const [m, k] = transposeA ? [aColumns, aRows] : [aRows, aColumns]
+  const n = transposeB ? bRows : bColumns
+  const y = zeros(...a.shape.slice(0, -2), m, n)
+  const batches = y.data.length / (m * n)
+  const bStride = b.shape.length === 2 ? 0 : bRows * bColumns
+  for (let batch = 0; batch < batches; batch++)
+    for (let i = 0; i < m; i++)
+      for (let j = 0; j < n; j++)
+        for (let l = 0; l < k; l++) {
+          const left = a.data[batch * m * k + (transposeA ? l * m + i : i * k + l)]
+          const right = b.data[batch * bStride + (transposeB ? j * k + l : l * n + j)]
+          y.data[(batch * m + i) * n + j] += left * right
+        }
+  return y
+}
+
+const forms = [
+  { name: 'NN', transposeA: false, transposeB: false, swap: (a: number[], b: number[]) => [a, b] },
+  { name: 'NT', transposeA: false, transposeB: true, swap: (a: number[], b: number[]) => [a, flip(b)] },
+  { name: 'TN', transposeA: true, transposeB: false, swap: (a: number[], b: number[]) => [flip(a), b] },
+]
+
+function flip(shape: number[]): number[] {
+  return [...shape.slice(0, -2), shape.at(-1)!, shape.at(-2)!]
+}
+
+for (const { name, transposeA, transposeB, swap } of forms)
+  checkOp(`matmul ${name}`, {
+    op: (step, a, b) => matmul(step, a, b, { transposeA, transposeB }),
+    reference: (a, b) => product(a, b, transposeA, transposeB),
+    // Ragged and tiny ones take the plain kernel; multiples of four the tiled one, inside and past one tile.
+    shapes: [
+      swap([5, 37], [37, 3]),
+      swap([1, 1], [1, 1]),
+      swap([4, 8], [8, 4]),
+      swap([68, 36], [36, 76]),
+      swap([3, 12, 20], [3, 20, 72]),
+      swap([2, 3, 5, 7], [2, 3, 7, 2]),
+    ],
+  })
+
+checkOp('matmul with one b for all rows', {
+  op: (step, a, b) => matmul(step, a, b, { transposeB: true }),
+  reference: (a, b) => product(a, b, false, true),
+  shapes: [
+    [
+      [3, 5, 8],
+      [12, 8],
+    ],
+  ],
+})
+
+test('matmul says what does not fit', () => {
+  using step = gpu.step()
+  const a = step.filled('f32', [2, 3], 1)
+  expect(() => matmul(step, a, step.filled('f32', [4, 5], 1))).toThrow(
+    'Cannot matmul a [2,3] with b [4,5]: the inner dimensions are 3 and 4',
+  )
+  expect(() => matmul(step, a, step.filled('f16' as 'f32', [3, 5], 1))).toThrow('b must be f32, got f16')
+})
+
+test('matmul can be differentiated twice', async () => {
+  using step = gpu.step()
+  const x = step.upload('f32', [1, 1], [3])
+  x.requiresGrad = true
+  const cube = matmul(step, matmul(step, x, x), x)
+  const first = step.backward(cube, { createGraph: true }).get(x)
+  expect(await step.readNumber(first)).toBeCloseTo(27, 4)
+  const second = step.backward(first).get(x)
+  expect(await step.readNumber(second)).toBeCloseTo(18, 4)
+})
