@@ -1,0 +1,76 @@
+import { fromHalf, toHalf } from '../core/half.ts'
+import type { Shape } from '../core/shape.ts'
+import { sizeOf } from '../core/shape.ts'
+
+/** Bytes of one element of each safetensors dtype, in the order of the format's own enumeration. */
+export const elementBytes = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  I16: 2,
+  U16: 2,
+  F16: 2,
+  BF16: 2,
+  I32: 4,
+  U32: 4,
+  F32: 4,
+  F64: 8,
+  I64: 8,
+  U64: 8,
+} as const
+
+/** Element types that a file can hold. */
+export type FileType = keyof typeof elementBytes
+
+/** A tensor as bytes of a file: little-endian, row-major. */
+export interface CpuTensor {
+  readonly dtype: FileType
+  readonly shape: Shape
+  readonly data: Uint8Array
+}
+
+/**
+ * The elements as f32.
+ * @throws TypeError for a dtype that is not a float.
+ */
+export function toFloat32({ dtype, shape, data }: CpuTensor): Float32Array<ArrayBuffer> {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+  const y = new Float32Array(sizeOf(shape))
+  const read = {
+    F32: (i: number) => view.getFloat32(4 * i, true),
+    F16: (i: number) => fromHalf(view.getUint16(2 * i, true)),
+    BF16: (i: number) => bfloat(view.getUint16(2 * i, true)),
+    F64: (i: number) => view.getFloat64(8 * i, true),
+  }[dtype as string]
+  if (!read) throw new TypeError(`Cannot read a tensor of ${dtype} as f32: give F32, F16, BF16 or F64`)
+  for (let i = 0; i < y.length; i++) y[i] = read(i)
+  return y
+}
+
+const scratch = new DataView(new ArrayBuffer(4))
+
+function bfloat(bits: number): number {
+  scratch.setUint32(0, bits << 16)
+  return scratch.getFloat32(0)
+}
+
+/**
+ * A tensor for a file, from numbers.
+ * @param dtype F32, F16 (rounded to nearest even), U32 or I32.
+ * @throws RangeError when the number of values is not the shape's.
+ */
+export function cpuTensor(dtype: 'F32' | 'F16' | 'U32' | 'I32', shape: Shape, values: ArrayLike<number>): CpuTensor {
+  const size = sizeOf(shape)
+  if (values.length !== size)
+    throw new RangeError(`Cannot make a tensor [${shape.join(',')}]: it has ${size} elements, got ${values.length}`)
+  const data = new Uint8Array(size * elementBytes[dtype])
+  const view = new DataView(data.buffer)
+  const write = {
+    F32: (i: number) => view.setFloat32(4 * i, values[i], true),
+    F16: (i: number) => view.setUint16(2 * i, toHalf(values[i]), true),
+    U32: (i: number) => view.setUint32(4 * i, values[i], true),
+    I32: (i: number) => view.setInt32(4 * i, values[i], true),
+  }[dtype]
+  for (let i = 0; i < size; i++) write(i)
+  return { dtype, shape, data }
+}

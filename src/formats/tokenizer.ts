@@ -1,0 +1,79 @@
+import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
+
+/** Turns text into token ids and back. */
+export interface Tokenizer {
+  /** Number of ids. */
+  readonly size: number
+  /**
+   * Ids of `text`; nothing is added at its ends.
+   * @throws RangeError naming the first character that the vocabulary lacks.
+   */
+  encode(text: string): number[]
+  /** Text of `ids`. */
+  decode(ids: readonly number[]): string
+}
+
+/**
+ * A tokenizer from the JSON of a tokenizer.json. Special tokens are never made from text.
+ * @param json the parsed tokenizer.json.
+ * @param config the parsed tokenizer_config.json, where there is one.
+ * @throws SyntaxError when it is not a tokenizer.
+ */
+export function loadTokenizer(json: object, config: object = {}): Tokenizer {
+  let inner: HuggingFaceTokenizer
+  try {
+    inner = new HuggingFaceTokenizer(withoutSpecialTokens(json), config)
+  } catch (error) {
+    throw new SyntaxError(`Cannot read tokenizer.json: ${error instanceof Error ? error.message : String(error)}`)
+  }
+  const vocabulary = (json as { model?: { vocab?: Record<string, number> } }).model?.vocab ?? {}
+  return {
+    size: Object.keys(vocabulary).length,
+    encode(text) {
+      const { ids } = inner.encode(text, { add_special_tokens: false })
+      const missing = ids.findIndex((id) => id === undefined || id === null)
+      if (missing >= 0 || (ids.length === 0 && text.length > 0))
+        throw new RangeError(`Cannot encode ${JSON.stringify(text)}: the vocabulary lacks a character of it`)
+      return ids
+    },
+    decode: (ids) =>
+      ids.length === 0
+        ? ''
+        : inner.decode([...ids], { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
+  }
+}
+
+/** `json` with its special tokens taken out, so that text which spells one stays text. */
+function withoutSpecialTokens(json: object): object {
+  const added = (json as { added_tokens?: { special?: boolean }[] }).added_tokens ?? []
+  return { ...json, added_tokens: added.filter((token) => !token.special) }
+}
+
+/** Newline, then the printable characters of ASCII: 96 symbols, newline having id 0. */
+export const asciiAlphabet = `\n${Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)).join('')}`
+
+/** The tokenizer.json of a vocabulary of single characters, ids in the order of `alphabet`. */
+export function characterTokenizer(alphabet: string): object {
+  return {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: { type: 'Fuse' },
+    model: {
+      type: 'BPE',
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
+      vocab: Object.fromEntries([...alphabet].map((character, id) => [character, id])),
+      merges: [],
+    },
+  }
+}
