@@ -125,7 +125,8 @@ export function writeSafetensors(
       throw new RangeError(
         `Cannot write tensor ${name} ${dtype} [${shape.join(',')}]: it needs ${bytes} bytes, got ${data.length}`,
       )
-    const place = `[${offset},${(offset += bytes)}]`
+    const place = `[${offset},${offset + bytes}]`
+    offset += bytes
     parts.push(`${JSON.stringify(name)}:{"dtype":"${dtype}","shape":[${shape.join(',')}],"data_offsets":${place}}`)
   }
   const json = new TextEncoder().encode(`{${parts.join(',')}}`)

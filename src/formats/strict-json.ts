@@ -8,7 +8,7 @@ export function parseJsonStrictly(text: string): unknown {
   let at = 0
   const fault = (reason: string) => new SyntaxError(`${reason} at character ${at}`)
   const space = /[ \t\n\r]*/y
-  const string = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y
+  const string = /"(?:[ !#-[\]-\uffff]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y
   const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
   const word = /true|false|null/y
 

@@ -31,7 +31,7 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
     size: Object.keys(vocabulary).length,
     encode(text) {
       const { ids } = inner.encode(text, { add_special_tokens: false })
-      const missing = ids.findIndex((id) => id === undefined || id === null)
+      const missing = ids.findIndex((id: number | null | undefined) => id === undefined || id === null)
       if (missing >= 0 || (ids.length === 0 && text.length > 0))
         throw new RangeError(`Cannot encode ${JSON.stringify(text)}: the vocabulary lacks a character of it`)
       return ids
