@@ -1,2 +1,13 @@
 import { defineConfig } from 'vitest/config'
-export default defineConfig({ test: { pool: 'forks', maxWorkers: 2, isolate: false, include: ['tests/**/*.test.ts'], testTimeout: 60000 } })
+
+export default defineConfig({
+  test: {
+    include: ['tests/**/*.test.ts'],
+    globalSetup: 'tests/global-setup.ts',
+    // Real processes, so that the environment of the GPU driver reaches them; one GPU for all files of a worker.
+    pool: 'forks',
+    maxWorkers: 2,
+    isolate: false,
+    testTimeout: 60_000,
+  },
+})

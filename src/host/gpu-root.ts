@@ -1,8 +1,130 @@
-import { create } from 'webgpu'
+import { GpuError } from '../core/errors.ts'
 
-const g = create(['enable-dawn-features=allow_unsafe_apis,disable_robustness'])
-export async function openGpuRoot() {
-  const adapter = await g.requestAdapter()
-  if (!adapter) throw new Error('none')
-  return { gpu: g, adapter }
+/** How to find a GPU. */
+export interface GpuRootOptions {
+  /**
+   * `auto` takes a discrete GPU before an integrated one before software; `software` takes the software GPU; any other
+   * text takes the adapter whose name contains it. The environment variable NEXUS_ADAPTER says the same.
+   */
+  readonly adapter?: string
+  /** Keeps the bounds checks that trusted kernels do not need. */
+  readonly robust?: boolean
+  /** Whether a software GPU may be installed where there is no GPU at all; true unless told. */
+  readonly install?: boolean
+  /** Tells the person about long or surprising things. */
+  readonly say?: (line: string) => void
+}
+
+/** A GPU that was found. */
+export interface GpuRoot {
+  readonly gpu: GPU
+  readonly adapter: GPUAdapter
+  /** What the adapter calls itself. */
+  readonly name: string
+  /** Whether it runs on the processor. */
+  readonly software: boolean
+}
+
+// Dawn's root objects, kept for the life of the process: collected while a device lives, they take it down.
+const roots: GPU[] = []
+
+const trusted = ['disable_robustness', 'disable_workgroup_init', 'disable_polyfills_on_integer_div_and_mod']
+
+async function dawn(robust: boolean): Promise<GPU> {
+  const { create, globals } = await import('webgpu')
+  Object.assign(globalThis, globals)
+  const toggles = ['allow_unsafe_apis', ...(robust ? [] : trusted)]
+  const gpu = create([`enable-dawn-features=${toggles.join(',')}`, 'disable-dawn-features=timestamp_quantization'])
+  roots.push(gpu)
+  return gpu
+}
+
+/**
+ * Finds a GPU: `navigator.gpu` in a browser, Dawn in Node. Where Node finds none, it turns to the software GPU.
+ * @throws GpuError with the one command to run, when there is none and none may be installed.
+ */
+export async function openGpuRoot(options: GpuRootOptions = {}): Promise<GpuRoot> {
+  if (typeof navigator !== 'undefined' && navigator.gpu) return take(navigator.gpu, 'auto')
+  const wanted = options.adapter ?? process.env.NEXUS_ADAPTER ?? 'auto'
+  const { hasHardware } = await import('./software-gpu.ts')
+  // Without a device node there is nothing to ask, and the drivers would only complain.
+  const gpu = wanted === 'software' || !hasHardware() ? undefined : await dawn(options.robust ?? false)
+  const found = gpu && (await tryTake(gpu, wanted))
+  if (found) return found
+  if (wanted !== 'auto' && wanted !== 'software') {
+    const names = (gpu ? await listAdapters(gpu) : []).map(({ info }) => info.description || info.device)
+    throw new GpuError(`No adapter is named like ${JSON.stringify(wanted)}; there is ${names.join(', ') || 'none'}`)
+  }
+  return openSoftware(options)
+}
+
+async function openSoftware({ robust = false, install = true, say = toStderr }: GpuRootOptions): Promise<GpuRoot> {
+  const software = await import('./software-gpu.ts')
+  let driver = software.findSoftwareDriver()
+  if (!driver) {
+    if (!install) throw new GpuError(`No GPU was found. ${software.installHint}`)
+    await software.installSoftwareDriver(say)
+    driver = software.findSoftwareDriver()
+    if (!driver)
+      throw new GpuError(`The software GPU was installed but is not where it should be. ${software.installHint}`)
+  }
+  // Old lavapipe: Dawn wants two image features of it that no kernel here uses; the layer announces them.
+  software.useSoftwareDriver(driver, software.needsLayer(driver) ? software.buildLayer() : undefined)
+  const found = await tryTake(await dawn(robust), 'auto')
+  if (found) return found
+  throw new GpuError(`The software driver ${driver.name} does not start. Reinstall it: ${software.installHint}`)
+}
+
+function toStderr(line: string): void {
+  console.error(line)
+}
+
+async function tryTake(gpu: GPU, wanted: string): Promise<GpuRoot | undefined> {
+  try {
+    return await take(gpu, wanted)
+  } catch (error) {
+    if (error instanceof GpuError) return undefined
+    throw error
+  }
+}
+
+async function take(gpu: GPU, wanted: string): Promise<GpuRoot> {
+  const adapters = await listAdapters(gpu)
+  const matching = adapters.filter(
+    ({ info }) => wanted === 'auto' || nameOf(info).toLowerCase().includes(wanted.toLowerCase()),
+  )
+  const adapter = matching.sort((a, b) => rank(a) - rank(b))[0]
+  if (!adapter) throw new GpuError('This system offers no WebGPU adapter')
+  return { gpu, adapter, name: nameOf(adapter.info), software: isSoftware(adapter) }
+}
+
+/** The adapters that a root offers, without repeats. */
+export async function listAdapters(gpu: GPU): Promise<GPUAdapter[]> {
+  const requests: GPURequestAdapterOptions[] = [
+    { powerPreference: 'high-performance' },
+    {},
+    { powerPreference: 'low-power' },
+    { forceFallbackAdapter: true },
+  ]
+  const byName = new Map<string, GPUAdapter>()
+  for (const request of requests) {
+    const adapter = await gpu.requestAdapter(request)
+    if (adapter && !byName.has(nameOf(adapter.info))) byName.set(nameOf(adapter.info), adapter)
+  }
+  return [...byName.values()]
+}
+
+function nameOf(info: GPUAdapterInfo): string {
+  return (
+    info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(' ') || 'unnamed adapter'
+  )
+}
+
+function isSoftware(adapter: GPUAdapter): boolean {
+  return adapter.info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(nameOf(adapter.info))
+}
+
+/** Smaller is better: hardware first; Dawn puts a discrete GPU first among those it was asked for. */
+function rank(adapter: GPUAdapter): number {
+  return isSoftware(adapter) ? 1 : 0
 }
