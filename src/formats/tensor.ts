@@ -22,6 +22,9 @@ export const elementBytes = {
 /** Element types that a file can hold. */
 export type FileType = keyof typeof elementBytes
 
+/** Element types that {@link cpuTensor} writes. */
+export type WritableType = 'F32' | 'F16' | 'U32' | 'I32' | 'U16' | 'U8'
+
 /** A tensor as bytes of a file: little-endian, row-major. */
 export interface CpuTensor {
   readonly dtype: FileType
@@ -47,6 +50,21 @@ export function toFloat32({ dtype, shape, data }: CpuTensor): Float32Array<Array
   return y
 }
 
+/**
+ * The elements of a tensor of U8, U16 or U32 as u32.
+ * @throws TypeError for another dtype.
+ */
+export function toUint32({ dtype, shape, data }: CpuTensor): Uint32Array<ArrayBuffer> {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+  const read = {
+    U8: (i: number) => view.getUint8(i),
+    U16: (i: number) => view.getUint16(2 * i, true),
+    U32: (i: number) => view.getUint32(4 * i, true),
+  }[dtype as string]
+  if (!read) throw new TypeError(`Cannot read a tensor of ${dtype} as u32: give U8, U16 or U32`)
+  return Uint32Array.from({ length: sizeOf(shape) }, (_, i) => read(i))
+}
+
 const scratch = new DataView(new ArrayBuffer(4))
 
 function bfloat(bits: number): number {
@@ -56,10 +74,10 @@ function bfloat(bits: number): number {
 
 /**
  * A tensor for a file, from numbers.
- * @param dtype F32, F16 (rounded to nearest even), U32 or I32.
+ * @param dtype F32, F16 (rounded to nearest even), or a type of integers.
  * @throws RangeError when the number of values is not the shape's.
  */
-export function cpuTensor(dtype: 'F32' | 'F16' | 'U32' | 'I32', shape: Shape, values: ArrayLike<number>): CpuTensor {
+export function cpuTensor(dtype: WritableType, shape: Shape, values: ArrayLike<number>): CpuTensor {
   const size = sizeOf(shape)
   if (values.length !== size)
     throw new RangeError(`Cannot make a tensor [${shape.join(',')}]: it has ${size} elements, got ${values.length}`)
@@ -70,6 +88,8 @@ export function cpuTensor(dtype: 'F32' | 'F16' | 'U32' | 'I32', shape: Shape, va
     F16: (i: number) => view.setUint16(2 * i, toHalf(values[i]), true),
     U32: (i: number) => view.setUint32(4 * i, values[i], true),
     I32: (i: number) => view.setInt32(4 * i, values[i], true),
+    U16: (i: number) => view.setUint16(2 * i, values[i], true),
+    U8: (i: number) => view.setUint8(i, values[i]),
   }[dtype]
   for (let i = 0; i < size; i++) write(i)
   return { dtype, shape, data }

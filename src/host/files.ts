@@ -1,14 +1,18 @@
-import { open, rename, rm } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { dirname, join, sep } from 'node:path'
 import { ResourceError } from '../core/errors.ts'
 
 /**
- * Writes a file whole or not at all: to a temporary name in the same folder, flushed to disk, then renamed.
+ * Writes a file whole or not at all: to a temporary name in the same folder, flushed to disk, then renamed. Missing
+ * folders are made.
  * @throws ResourceError when the disk is full; the old file, if any, is untouched.
  */
 export async function writeFileAtomic(path: string, bytes: Uint8Array | string): Promise<void> {
   const part = `${path}.${process.pid}.part`
   try {
+    await mkdir(dirname(path), { recursive: true })
     const file = await open(part, 'w')
     try {
       await file.writeFile(bytes)
@@ -20,10 +24,96 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array | string):
     const folder = await open(dirname(path))
     await folder.sync().finally(() => folder.close())
   } catch (error) {
-    await rm(part, { force: true })
+    await rm(part, { force: true }).catch(() => {})
     const code = (error as { code?: string }).code
     if (code === 'ENOSPC' || code === 'EDQUOT')
       throw new ResourceError(`Cannot write ${path}: the disk is full. Free ${bytes.length} bytes and run again.`)
     throw error
+  }
+}
+
+/** Writes a value as JSON that a person can read, whole or not at all. */
+export function writeJson(path: string, value: unknown): Promise<void> {
+  return writeFileAtomic(path, `${JSON.stringify(value, null, 2)}\n`)
+}
+
+/**
+ * Reads a JSON file.
+ * @throws SyntaxError naming the file, when it is missing or not JSON.
+ */
+export async function readJson(path: string): Promise<unknown> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    throw new SyntaxError(`Cannot read ${path}: ${(error as Error).message}`)
+  }
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new SyntaxError(`Cannot read ${path}: it is not valid JSON (${(error as Error).message})`)
+  }
+}
+
+/**
+ * Reads a file's bytes.
+ * @throws SyntaxError naming the file, when it cannot be read.
+ */
+export async function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return new Uint8Array(await readFile(path))
+  } catch (error) {
+    throw new SyntaxError(`Cannot read ${path}: ${(error as Error).message}`)
+  }
+}
+
+/** Whether a file or folder is there. */
+export function exists(path: string): boolean {
+  return existsSync(path)
+}
+
+/** Deletes a folder with all it holds; no fault when it is not there. */
+export function removeFolder(path: string): Promise<void> {
+  return rm(path, { recursive: true, force: true })
+}
+
+/** sha256 of bytes or text, in hex. */
+export function sha256(bytes: Uint8Array | string): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** A folder of files, as the bundle room sees one. */
+export class FolderFiles {
+  readonly root: string
+
+  constructor(root: string) {
+    this.root = root
+  }
+
+  /** Paths of all entries that are not folders, with `/` between their parts, sorted. Links are listed, not followed. */
+  async list(): Promise<string[]> {
+    const entries = await readdir(this.root, { recursive: true, withFileTypes: true })
+    return entries
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) =>
+        join(entry.parentPath, entry.name)
+          .slice(this.root.length + 1)
+          .split(sep)
+          .join('/'),
+      )
+      .sort()
+  }
+
+  /** Bytes of a regular file. @throws SyntaxError for a link, or when it cannot be read. */
+  async read(path: string): Promise<Uint8Array<ArrayBuffer>> {
+    const full = join(this.root, path)
+    const found = await lstat(full).catch(() => undefined)
+    if (found && !found.isFile()) throw new SyntaxError(`Cannot read ${path}: it is not a regular file`)
+    return readBytes(full)
+  }
+
+  /** Writes a file whole or not at all. */
+  write(path: string, bytes: Uint8Array): Promise<void> {
+    return writeFileAtomic(join(this.root, path), bytes)
   }
 }

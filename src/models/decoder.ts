@@ -44,6 +44,8 @@ export type Observe = (name: string, activation: Tensor<FloatType>) => void
 export interface ForwardOptions {
   readonly updates?: LinearUpdates
   readonly observe?: Observe
+  /** Layers to leave out, as an ablation does. */
+  readonly skip?: ReadonlySet<number>
 }
 
 /** The activation that each linear layer reads: layers that read the same one share one PCA. */
@@ -148,7 +150,8 @@ export class Decoder implements Disposable {
       )
     let x = embedding(step, this.#weight('model.embed_tokens.weight'), ids)
     options.observe?.('embedding', x)
-    for (let layer = 0; layer < config.layers; layer++) x = this.#layer(step, layer, x, options)
+    for (let layer = 0; layer < config.layers; layer++)
+      if (!options.skip?.has(layer)) x = this.#layer(step, layer, x, options)
     return x
   }
 

@@ -111,17 +111,23 @@ export class Step extends Scope {
   /**
    * Gradients of `output` with respect to everything on the tape that wants one.
    * @param seed dL/d(output); by default 1, for which `output` must have one element.
+   * @param retain intermediate tensors whose gradients are wanted too; those of parameters always are.
    * @param createGraph records the backward pass as well, so that gradients can be differentiated again.
    */
-  backward(output: Tensor, { seed, createGraph = false }: { seed?: Tensor; createGraph?: boolean } = {}): Gradients {
+  backward(
+    output: Tensor,
+    {
+      seed,
+      retain = [],
+      createGraph = false,
+    }: { seed?: Tensor; retain?: readonly Tensor[]; createGraph?: boolean } = {},
+  ): Gradients {
     if (!seed && output.size !== 1)
       throw new RangeError(`Cannot differentiate ${output}: a loss must have one element, or give a seed of its shape`)
-    return this.#tape.backward(
-      this,
-      output,
-      seed ?? this.filled(output.dtype as 'f32', output.shape, 1, 'seed'),
+    return this.#tape.backward(this, output, seed ?? this.filled(output.dtype as 'f32', output.shape, 1, 'seed'), {
+      retain,
       createGraph,
-    )
+    })
   }
 
   /**

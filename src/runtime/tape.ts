@@ -43,7 +43,13 @@ export class Tape {
     }
   }
 
-  backward(step: Step, output: Tensor, seed: Tensor, createGraph: boolean): Gradients {
+  backward(
+    step: Step,
+    output: Tensor,
+    seed: Tensor,
+    { retain, createGraph }: { retain: readonly Tensor[]; createGraph: boolean },
+  ): Gradients {
+    const kept = new Set([output, ...retain])
     const gradients = new Map<Tensor, Tensor>([[output, seed]])
     const walk = () => {
       for (const node of [...this.#nodes].reverse()) {
@@ -66,7 +72,7 @@ export class Tape {
           gradients.set(input, sum)
         }
         // Done with: every op that used this output came later and was walked already.
-        if (node.output !== output) gradients.delete(node.output)
+        if (!kept.has(node.output)) gradients.delete(node.output)
       }
     }
     if (createGraph) walk()
