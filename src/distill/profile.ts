@@ -45,7 +45,6 @@ export interface LayerPlan {
   readonly cost: readonly number[]
 }
 
-const activations = ['attention.input', 'query', 'attention.mixed', 'ffn.input', 'ffn.hidden', 'output'] as const
 const rawOutputs = 50
 const headBatches = 2
 

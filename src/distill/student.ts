@@ -1,0 +1,45 @@
+import { join } from 'node:path'
+import { Adapter } from '../adapters/adapter.ts'
+import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
+import type { CpuTensor } from '../formats/tensor.ts'
+import { readBytes, writeFileAtomic } from '../host/files.ts'
+import { Decoder } from '../models/decoder.ts'
+import type { Gpu } from '../runtime/gpu.ts'
+import type { paths } from './run.ts'
+import { readArchitecture } from './synthesize.ts'
+
+/** A student on the GPU: one backbone, one adapter a capability. */
+export class Student implements Disposable {
+  readonly backbone: Decoder
+  readonly adapters: ReadonlyMap<string, Adapter>
+
+  constructor(backbone: Decoder, adapters: ReadonlyMap<string, Adapter>) {
+    this.backbone = backbone
+    this.adapters = adapters
+  }
+
+  /** Reads the student that stage 4 wrote, in the precision that is packed. */
+  static async read(gpu: Gpu, where: ReturnType<typeof paths>): Promise<Student> {
+    const { architecture, config } = await readArchitecture(where.architecture)
+    const read = async (name: string) => parseSafetensors(await readBytes(join(where.student, name))).tensors
+    const backbone = Decoder.load(gpu, config, await read('backbone.safetensors'))
+    const adapters = new Map<string, Adapter>()
+    for (const name of Object.keys(architecture.adapters))
+      adapters.set(name, Adapter.load(gpu, name, config, await read(`adapters/${name}.safetensors`)))
+    return new Student(backbone, adapters)
+  }
+
+  /** Writes backbone and adapters in f16. */
+  async write(where: ReturnType<typeof paths>): Promise<void> {
+    const write = (name: string, tensors: ReadonlyMap<string, CpuTensor>) =>
+      writeFileAtomic(join(where.student, name), writeSafetensors(tensors, { format: 'pt' }))
+    await write('backbone.safetensors', await this.backbone.toTensors('F16'))
+    for (const [name, adapter] of this.adapters)
+      await write(`adapters/${name}.safetensors`, await adapter.toTensors('F16'))
+  }
+
+  [Symbol.dispose](): void {
+    for (const adapter of this.adapters.values()) adapter[Symbol.dispose]()
+    this.backbone[Symbol.dispose]()
+  }
+}
