@@ -1,0 +1,42 @@
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
+import { registerDemo } from './demo.ts'
+import { registerDoctor } from './doctor.ts'
+import { registerGenerate } from './generate.ts'
+import { registerNiwt } from './niwt.ts'
+import { registerVerify } from './verify.ts'
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
+
+const program = new Command('nexus')
+  .description('Distils large models into one small model with skill adapters, on WebGPU')
+  .version(version)
+  .exitOverride()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
+
+for (const register of [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerVerify]) register(program)
+// Sub-commands take over what the program was told before they were added.
+const inherit = (command: Command) => {
+  for (const sub of command.commands) {
+    sub.copyInheritedSettings(command)
+    inherit(sub)
+  }
+}
+inherit(program)
+
+try {
+  await program.parseAsync()
+  // Dawn keeps threads of its own: without this the process would wait for them.
+  process.exit(process.exitCode ?? 0)
+} catch (error) {
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2)
+  const message = messageOf(error)
+  if (process.argv.includes('--json'))
+    process.stdout.write(`${JSON.stringify({ event: 'error', name: (error as Error).name, message })}\n`)
+  else process.stderr.write(`nexus: ${message}\n`)
+  if (process.env.NEXUS_DEBUG) console.error(error)
+  process.exit(error instanceof InterruptedError ? 130 : exitCodeOf(error))
+}
