@@ -26,21 +26,34 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
   } catch (error) {
     throw new SyntaxError(`Cannot read tokenizer.json: ${error instanceof Error ? error.message : String(error)}`)
   }
-  const vocabulary = (json as { model?: { vocab?: Record<string, number> } }).model?.vocab ?? {}
+  const { model, pre_tokenizer, normalizer } = json as TokenizerJson
+  const vocabulary = model?.vocab ?? {}
+  // Such a model drops a character that it lacks, without a word: it is looked up first.
+  const dropsUnknown = !model?.unk_token && !model?.byte_fallback && !pre_tokenizer && !normalizer
   return {
     size: Object.keys(vocabulary).length,
     encode(text) {
-      const { ids } = inner.encode(text, { add_special_tokens: false })
-      const missing = ids.findIndex((id: number | null | undefined) => id === undefined || id === null)
-      if (missing >= 0 || (ids.length === 0 && text.length > 0))
-        throw new RangeError(`Cannot encode ${JSON.stringify(text)}: the vocabulary lacks a character of it`)
-      return ids
+      const missing = dropsUnknown ? [...text].find((character) => !Object.hasOwn(vocabulary, character)) : undefined
+      if (missing !== undefined)
+        throw new RangeError(`Cannot encode ${JSON.stringify(text)}: the vocabulary lacks ${JSON.stringify(missing)}`)
+      return inner.encode(text, { add_special_tokens: false }).ids
     },
     decode: (ids) =>
       ids.length === 0
         ? ''
         : inner.decode([...ids], { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
   }
+}
+
+/** The parts of a tokenizer.json that decide what happens to unknown characters. */
+interface TokenizerJson {
+  readonly model?: {
+    readonly vocab?: Record<string, number>
+    readonly unk_token?: string | null
+    readonly byte_fallback?: boolean
+  }
+  readonly pre_tokenizer?: object | null
+  readonly normalizer?: object | null
 }
 
 /** `json` with its special tokens taken out, so that text which spells one stays text. */
