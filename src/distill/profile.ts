@@ -173,12 +173,13 @@ async function ablate(run: NiwtRun, teacher: Decoder, batch: Batch, skipped: Rea
   return Promise.all(costs.map((cost) => step.readNumber(cost)))
 }
 
-/** Removes layers one by one, each time the one whose loss costs least on average over the capabilities. */
+/** Removes as many layers as the student lacks, one by one, each time the one whose loss costs least on average over the capabilities. */
 async function planRemoval(run: NiwtRun, teacher: Decoder, probes: readonly Batch[]): Promise<LayerPlan> {
   const { layers } = teacher.config
+  const wanted = layers - run.settings.student.layers
   const removed = new Set<number>()
   const cost: number[] = []
-  while (removed.size < layers - 1) {
+  while (removed.size < wanted) {
     const totals = new Float64Array(layers)
     for (const probe of probes)
       for (const [layer, kl] of (await ablate(run, teacher, probe, removed)).entries())
@@ -187,7 +188,7 @@ async function planRemoval(run: NiwtRun, teacher: Decoder, probes: readonly Batc
     const next = open.reduce((best, layer) => (totals[layer] < totals[best] ? layer : best))
     removed.add(next)
     cost.push(totals[next])
-    run.onProgress({ task: 'layer importance', done: removed.size, total: layers - 1, unit: 'layers' })
+    run.onProgress({ task: 'layer importance', done: removed.size, total: wanted, unit: 'layers' })
   }
   return { removal: [...removed], cost }
 }

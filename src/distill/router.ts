@@ -1,7 +1,7 @@
 import { PrototypeRouter, pool } from '../adapters/router.ts'
 import { type CpuTensor, cpuTensor } from '../formats/tensor.ts'
 import type { NiwtRun } from './run.ts'
-import { reserved, type Workbench } from './workbench.ts'
+import { reserved, reservedRows, type Workbench } from './workbench.ts'
 
 const fitRows = 120
 
@@ -32,7 +32,7 @@ export async function fitRouter(
     const mean = new Array<number>(width).fill(0)
     const fitted = await states(
       name,
-      Array.from({ length: fitRows }, (_, i) => i),
+      Array.from({ length: Math.min(fitRows, captures.get(name)!.rows - reservedRows) }, (_, i) => i),
     )
     for (const state of fitted) for (let c = 0; c < width; c++) mean[c] += state[c] / fitted.length
     rows.push(mean)
