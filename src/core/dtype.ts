@@ -6,6 +6,7 @@ export type DType = 'f32' | 'f16' | 'u32' | 'i32'
 /** Element types that carry gradients. */
 export type FloatType = 'f32' | 'f16'
 
+/** Bytes of one element. */
 export const bytesOf: Readonly<Record<DType, number>> = { f32: 4, f16: 2, u32: 4, i32: 4 }
 
 /** The typed array that holds a tensor of a dtype on the host. f16 is held as its bits. */
