@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config'
 
+// Where the CI script wants the counts as JSON.
+const report = process.env.NEXUS_TEST_REPORT
+
 export default defineConfig({
   test: {
     include: ['tests/**/*.test.ts'],
@@ -9,5 +12,7 @@ export default defineConfig({
     maxWorkers: 2,
     isolate: false,
     testTimeout: 60_000,
+    reporters: report ? ['default', 'json'] : ['default'],
+    outputFile: report ? { json: report } : undefined,
   },
 })
