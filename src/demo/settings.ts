@@ -10,6 +10,7 @@ export const demoSettings: NiwtSettings = {
     adapterSteps: 10,
     jointSteps: 200,
     recoverySteps: 20,
+    checkpointEvery: 30,
     rows: { add: 16, code: 20, prose: 24 },
     backboneLr: 4e-3,
     adapterLr: 5e-3,
@@ -28,6 +29,7 @@ export const quickSettings: NiwtSettings = {
     adapterSteps: 2,
     jointSteps: 4,
     recoverySteps: 2,
+    checkpointEvery: 2,
     rows: { add: 4, code: 4, prose: 4 },
   },
 }

@@ -33,8 +33,6 @@ export interface DistilResult {
   readonly routerAccuracy: number
 }
 
-const checkpointEvery = 40
-
 /**
  * Stage 4: adapters first, then backbone and adapters together, on captured targets alone; then recovery of
  * capabilities that fell behind, and the router. Checkpoints let a stopped run go on.
@@ -127,7 +125,7 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
       }
       last = record.terms
       await appendFile(where.log, `${JSON.stringify(record)}\n`)
-      if ((record.step + 1) % checkpointEvery === 0 || record.step + 1 === steps) await save(record)
+      if ((record.step + 1) % distil.checkpointEvery === 0 || record.step + 1 === steps) await save(record)
     },
     onProgress: run.onProgress,
     signal: run.signal,

@@ -39,6 +39,8 @@ export interface NiwtSettings {
     readonly jointSteps: number
     /** Steps of one adapter alone, for a capability that fell behind. */
     readonly recoverySteps: number
+    /** Steps between checkpoints. */
+    readonly checkpointEvery: number
     /** Rows a step, by capability. */
     readonly rows: Readonly<Record<string, number>>
     readonly backboneLr: number

@@ -22,7 +22,7 @@ interface Ran {
 
 function nexus(
   args: readonly string[],
-  watch?: (event: { event: string; task?: string }, child: ChildProcess) => void,
+  watch?: (event: { event: string; task?: string; done?: number }, child: ChildProcess) => void,
 ): Promise<Ran> {
   const child = spawn(process.execPath, [join(root, 'bin/nexus.mjs'), ...args], { cwd: root })
   const events: Ran['events'] = []
@@ -48,8 +48,8 @@ test('the whole run: interrupted, resumed to the end, verified, generated from, 
   const run = join(folder, 'run')
   const demo = ['demo', '--quick', '--json', '--folder', run]
   let stopped = false
-  const first = await nexus(demo, ({ event, task }, child) => {
-    if (!stopped && event === 'progress' && task === 'capture add') stopped = child.kill('SIGINT')
+  const first = await nexus(demo, ({ event, task, done }, child) => {
+    if (!stopped && event === 'progress' && task === 'score teacher prose' && done) stopped = child.kill('SIGINT')
   })
   expect(stopped).toBe(true)
   expect(first.code).toBe(130)
