@@ -58,7 +58,9 @@ export class Adapter implements LinearUpdates, Disposable {
     checkAdapter(name, config, tensors)
     const scope = gpu.scope(`adapter ${name}`)
     const parameters = new Map<string, Tensor<FloatType>>()
-    for (const [key, tensor] of tensors) parameters.set(key, scope.upload('f32', tensor.shape, toFloat32(tensor), key))
+    // In the order of their names, wherever they come from: sums over parameters must not depend on the file.
+    for (const [key, tensor] of [...tensors].sort(([x], [y]) => (x < y ? -1 : 1)))
+      parameters.set(key, scope.upload('f32', tensor.shape, toFloat32(tensor), key))
     return new Adapter(gpu, name, scope, parameters)
   }
 

@@ -114,17 +114,15 @@ export function duration(seconds: number): string {
   return `${Math.floor(seconds / 60)} min ${String(Math.floor(seconds % 60)).padStart(2, '0')} s`
 }
 
+/** Lets through the first and the last report of each task, and one every few seconds between. */
 function throttled(show: OnProgress): OnProgress {
   let task: string | undefined
   let last = 0
   return (progress) => {
     const now = performance.now()
-    const due = now - last > secondsBetweenLines * 1000 && progress.task === task
-    if (progress.task !== task) {
-      task = progress.task
-      last = now
-    }
+    const due = progress.task !== task || now - last > secondsBetweenLines * 1000
     if (!due && progress.done < progress.total) return
+    task = progress.task
     last = now
     show(progress)
   }

@@ -1,4 +1,4 @@
-import { cp, readFile } from 'node:fs/promises'
+import { cp, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { GpuError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
@@ -85,7 +85,12 @@ export async function runNiwt(request: NiwtRequest): Promise<StageRecord[]> {
 
   const withTeacher = async <T>(work: () => Promise<T>): Promise<T> => {
     // A working copy: NIWT deletes it, and never touches the original.
-    if (!exists(run.teacherFolder)) await cp(request.teacher, run.teacherFolder, { recursive: true })
+    if (!exists(run.teacherFolder)) {
+      const part = `${run.teacherFolder}.part`
+      await removeFolder(part)
+      await cp(request.teacher, part, { recursive: true })
+      await rename(part, run.teacherFolder)
+    }
     return work()
   }
   const stages: Stage[] = [
@@ -99,6 +104,7 @@ export async function runNiwt(request: NiwtRequest): Promise<StageRecord[]> {
       name: '5-gate',
       async work() {
         await removeFolder(run.teacherFolder)
+        await removeFolder(`${run.teacherFolder}.part`)
         await request.runGate(folder)
         if (!exists(where.report)) throw new GpuError('The gate ended without a report')
         return ((await readJson(where.report)) as GateReport).verdict

@@ -22,7 +22,7 @@ interface Ran {
 
 function nexus(
   args: readonly string[],
-  watch?: (event: { event: string; task?: string; done?: number }, child: ChildProcess) => void,
+  watch?: (event: { event: string; task?: string }, child: ChildProcess) => void,
 ): Promise<Ran> {
   const child = spawn(process.execPath, [join(root, 'bin/nexus.mjs'), ...args], { cwd: root })
   const events: Ran['events'] = []
@@ -48,8 +48,8 @@ test('the whole run: interrupted, resumed to the end, verified, generated from, 
   const run = join(folder, 'run')
   const demo = ['demo', '--quick', '--json', '--folder', run]
   let stopped = false
-  const first = await nexus(demo, ({ event, task, done }, child) => {
-    if (!stopped && event === 'progress' && task === 'score teacher prose' && done) stopped = child.kill('SIGINT')
+  const first = await nexus(demo, ({ event, task }, child) => {
+    if (!stopped && event === 'progress' && task === 'distil') stopped = child.kill('SIGINT')
   })
   expect(stopped).toBe(true)
   expect(first.code).toBe(130)
@@ -76,7 +76,14 @@ test('the whole run: interrupted, resumed to the end, verified, generated from, 
   ).toBe(true)
 
   const bundle = join(run, 'nexus_bundle_v1')
-  expect((await nexus(['verify', bundle, '--json'])).code).toBe(0)
+  const verified = await nexus(['verify', bundle, '--json'])
+  expect(verified.code).toBe(0)
+
+  // The interrupted run and one that was left alone give the same bundle: one seed, one result.
+  const alone = join(folder, 'alone')
+  await nexus(['demo', '--quick', '--json', '--folder', alone])
+  const again = await nexus(['verify', join(alone, 'nexus_bundle_v1'), '--json'])
+  expect(last(again).bundleId).toBe(last(verified).bundleId)
   const generate = ['generate', bundle, '--json', '--capability', 'code', '--prompt', '#rbach>', '--max-tokens', '8']
   const [one, two] = [await nexus(generate), await nexus(generate)]
   expect(one.code).toBe(0)
