@@ -7,6 +7,7 @@ export default defineConfig({
   test: {
     include: ['tests/**/*.test.ts'],
     globalSetup: 'tests/global-setup.ts',
+    setupFiles: 'tests/setup.ts',
     // Real processes, so that the environment of the GPU driver reaches them; one GPU for all files of a worker.
     pool: 'forks',
     maxWorkers: 2,

@@ -1,5 +1,4 @@
-import type { Command } from './queue.ts'
-import { encode } from './queue.ts'
+import { type Command, encode } from './command.ts'
 
 /** What one kernel has done while profiling was on. */
 export interface KernelProfile {
