@@ -24,7 +24,8 @@ const allowed: Record<string, readonly string[]> = {
   cli: ['core', 'host', 'runtime', 'kernels', 'bundle', 'inference', 'distill', 'demo'],
 }
 const mostLines = 400
-const webgpuCalls = /\bnavigator\.gpu\b|\.create(Buffer|ComputePipeline|ComputePipelineAsync|ShaderModule|BindGroup)\(/
+const webgpuCalls =
+  /\bnavigator\.gpu\b|\.requestDevice\(|\.create(Buffer|ComputePipeline|ComputePipelineAsync|ShaderModule|BindGroup|Sampler|Texture|QuerySet)\(/
 const webgpuRooms = ['runtime', 'host']
 
 const files = readdirSync(source, { recursive: true, encoding: 'utf8' })

@@ -40,6 +40,8 @@ try {
   if (start !== published.version) faults.push(`the built command line says it is ${start}`)
   if (faults.length === 0) console.error(`package: ${files.length} files`)
 } finally {
+  // A pack that fails never comes to its `postpack`.
+  execFileSync(process.execPath, [join(root, 'scripts/strip-package.ts'), '--restore'])
   rmSync(scratch, { recursive: true, force: true })
 }
 for (const fault of faults) console.error(fault)

@@ -2,8 +2,8 @@ import { statfsSync } from 'node:fs'
 import { freemem } from 'node:os'
 import type { Command } from 'commander'
 import { messageOf } from '../core/errors.ts'
-import { listAdapters, openGpuRoot } from '../host/gpu-root.ts'
-import { installHint } from '../host/software-gpu.ts'
+import { installHint } from '../host/apt.ts'
+import { adapterName, isSoftware, listAdapters, openGpuRoot } from '../host/gpu-root.ts'
 import { scale } from '../kernels/elementwise.ts'
 import { Gpu } from '../runtime/gpu.ts'
 import { byteSize, makeOutput } from './output.ts'
@@ -64,14 +64,14 @@ async function doublesNumbers(gpu: Gpu): Promise<boolean> {
 
 function describe(adapter: GPUAdapter) {
   const { info, limits, features } = adapter
-  const name = info.description || [info.vendor, info.architecture].filter(Boolean).join(' ') || 'unnamed adapter'
+  const name = adapterName(info)
   const has = (feature: string) => features.has(feature as GPUFeatureName)
   const yes = (feature: string, use: string) => `${has(feature) ? 'yes' : 'no '}  ${feature}: ${use}`
   const facts = {
     name,
     vendor: info.vendor,
     architecture: info.architecture,
-    software: info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(name),
+    software: isSoftware(adapter),
     features: [...features].sort(),
     limits: {
       maxBufferSize: limits.maxBufferSize,

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
-import { dirname, join, sep } from 'node:path'
+import { dirname, isAbsolute, join, normalize, sep } from 'node:path'
 import { ResourceError } from '../core/errors.ts'
 
 /**
@@ -104,16 +104,22 @@ export class FolderFiles {
       .sort()
   }
 
-  /** Bytes of a regular file. @throws SyntaxError for a link, or when it cannot be read. */
+  /** Bytes of a regular file. @throws SyntaxError for a link, a path outside the folder, or when it cannot be read. */
   async read(path: string): Promise<Uint8Array<ArrayBuffer>> {
-    const full = join(this.root, path)
+    const full = this.#inside(path)
     const found = await lstat(full).catch(() => undefined)
     if (found && !found.isFile()) throw new SyntaxError(`Cannot read ${path}: it is not a regular file`)
     return readBytes(full)
   }
 
-  /** Writes a file whole or not at all. */
-  write(path: string, bytes: Uint8Array): Promise<void> {
-    return writeFileAtomic(join(this.root, path), bytes)
+  /** Writes a file whole or not at all. @throws SyntaxError for a path outside the folder. */
+  async write(path: string, bytes: Uint8Array): Promise<void> {
+    return writeFileAtomic(this.#inside(path), bytes)
+  }
+
+  #inside(path: string): string {
+    const outside = isAbsolute(path) || normalize(path).split(sep).includes('..')
+    if (outside) throw new SyntaxError(`Cannot open ${path}: it lies outside the folder`)
+    return join(this.root, path)
   }
 }

@@ -46,33 +46,53 @@ async function dawn(robust: boolean): Promise<GPU> {
 export async function openGpuRoot(options: GpuRootOptions = {}): Promise<GpuRoot> {
   if (typeof navigator !== 'undefined' && navigator.gpu) return take(navigator.gpu, 'auto')
   const wanted = options.adapter ?? process.env.NEXUS_ADAPTER ?? 'auto'
-  const { hasHardware } = await import('./software-gpu.ts')
-  // Without a device node there is nothing to ask, and the drivers would only complain.
-  const gpu = wanted === 'software' || !hasHardware() ? undefined : await dawn(options.robust ?? false)
-  const found = gpu && (await tryTake(gpu, wanted))
-  if (found) return found
-  if (wanted !== 'auto' && wanted !== 'software') {
-    const names = (gpu ? await listAdapters(gpu) : []).map(({ info }) => info.description || info.device)
-    throw new GpuError(`No adapter is named like ${JSON.stringify(wanted)}; there is ${names.join(', ') || 'none'}`)
+  const software = await import('./software-gpu.ts')
+  const seen: string[] = []
+  // Without a device node there is nothing to ask, and the drivers would only complain; a driver that the environment
+  // names is asked all the same.
+  const named = process.env.VK_ICD_FILENAMES ?? process.env.VK_DRIVER_FILES
+  if (wanted !== 'software' && (named || software.hasHardware())) {
+    const gpu = await dawn(options.robust ?? false)
+    const found = await tryTake(gpu, wanted)
+    if (found) return found
+    for (const adapter of await listAdapters(gpu)) seen.push(adapterName(adapter.info))
   }
-  return openSoftware(options)
+  return openSoftware(wanted === 'software' ? 'auto' : wanted, seen, options)
 }
 
-async function openSoftware({ robust = false, install = true, say = toStderr }: GpuRootOptions): Promise<GpuRoot> {
+/** @param seen names of the adapters that were found and not wanted. */
+async function openSoftware(wanted: string, seen: string[], options: GpuRootOptions): Promise<GpuRoot> {
+  const { robust = false, install = true, say = toStderr } = options
   const software = await import('./software-gpu.ts')
-  let driver = software.findSoftwareDriver()
-  if (!driver) {
-    if (!install) throw new GpuError(`No GPU was found. ${software.installHint}`)
-    await software.installSoftwareDriver(say)
-    driver = software.findSoftwareDriver()
-    if (!driver)
-      throw new GpuError(`The software GPU was installed but is not where it should be. ${software.installHint}`)
+  const { installHint, installSoftwareDriver } = await import('./apt.ts')
+  let drivers = software.findSoftwareDrivers()
+  if (drivers.length === 0 && wanted === 'auto') {
+    if (!install) throw new GpuError(`No GPU was found. ${installHint}`)
+    await installSoftwareDriver({ say })
+    drivers = software.findSoftwareDrivers()
   }
-  // Old lavapipe: Dawn wants two image features of it that no kernel here uses; the layer announces them.
-  software.useSoftwareDriver(driver, software.needsLayer(driver) ? software.buildLayer() : undefined)
-  const found = await tryTake(await dawn(robust), 'auto')
-  if (found) return found
-  throw new GpuError(`The software driver ${driver.name} does not start. Reinstall it: ${software.installHint}`)
+  let fault: GpuError | undefined
+  for (const driver of drivers) {
+    try {
+      // Old lavapipe: Dawn wants two image features of it that no kernel here uses; the layer announces them.
+      const environment = await software.prepareSoftwareDriver(driver, { install, say })
+      for (const name of ['VK_LAYER_PATH', 'VK_INSTANCE_LAYERS']) delete process.env[name]
+      Object.assign(process.env, environment)
+    } catch (error) {
+      if (!(error instanceof GpuError)) throw error
+      fault ??= error
+      continue
+    }
+    const gpu = await dawn(robust)
+    // People call it lavapipe, the driver calls itself llvmpipe.
+    const found = await tryTake(gpu, driver.name === wanted.toLowerCase() ? 'auto' : wanted)
+    if (found) return found
+    for (const adapter of await listAdapters(gpu)) seen.push(adapterName(adapter.info))
+  }
+  if (fault) throw fault
+  if (wanted !== 'auto')
+    throw new GpuError(`No adapter is named like ${JSON.stringify(wanted)}; there is ${seen.join(', ') || 'none'}`)
+  throw new GpuError(`The software GPU is installed but does not start. ${installHint}`)
 }
 
 function toStderr(line: string): void {
@@ -91,11 +111,11 @@ async function tryTake(gpu: GPU, wanted: string): Promise<GpuRoot | undefined> {
 async function take(gpu: GPU, wanted: string): Promise<GpuRoot> {
   const adapters = await listAdapters(gpu)
   const matching = adapters.filter(
-    ({ info }) => wanted === 'auto' || nameOf(info).toLowerCase().includes(wanted.toLowerCase()),
+    ({ info }) => wanted === 'auto' || adapterName(info).toLowerCase().includes(wanted.toLowerCase()),
   )
   const adapter = matching.sort((a, b) => rank(a) - rank(b))[0]
   if (!adapter) throw new GpuError('This system offers no WebGPU adapter')
-  return { gpu, adapter, name: nameOf(adapter.info), software: isSoftware(adapter) }
+  return { gpu, adapter, name: adapterName(adapter.info), software: isSoftware(adapter) }
 }
 
 /** The adapters that a root offers, without repeats. */
@@ -109,19 +129,21 @@ export async function listAdapters(gpu: GPU): Promise<GPUAdapter[]> {
   const byName = new Map<string, GPUAdapter>()
   for (const request of requests) {
     const adapter = await gpu.requestAdapter(request)
-    if (adapter && !byName.has(nameOf(adapter.info))) byName.set(nameOf(adapter.info), adapter)
+    if (adapter && !byName.has(adapterName(adapter.info))) byName.set(adapterName(adapter.info), adapter)
   }
   return [...byName.values()]
 }
 
-function nameOf(info: GPUAdapterInfo): string {
+/** What an adapter calls itself. */
+export function adapterName(info: GPUAdapterInfo): string {
   return (
     info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(' ') || 'unnamed adapter'
   )
 }
 
-function isSoftware(adapter: GPUAdapter): boolean {
-  return adapter.info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(nameOf(adapter.info))
+/** Whether an adapter runs on the processor. */
+export function isSoftware(adapter: GPUAdapter): boolean {
+  return adapter.info.isFallbackAdapter || /llvmpipe|lavapipe|swiftshader|software/i.test(adapterName(adapter.info))
 }
 
 /** Smaller is better: hardware first; Dawn puts a discrete GPU first among those it was asked for. */

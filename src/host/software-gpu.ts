@@ -1,10 +1,22 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline/promises'
-import { GpuError, messageOf } from '../core/errors.ts'
+import { GpuError } from '../core/errors.ts'
+import { compilerPackages, type InstallOptions, installCommand, installPackages, reasonOf } from './apt.ts'
 
 // A GPU in software: Mesa's lavapipe, or Chromium's SwiftShader. On a machine without a GPU, Nexus sets one up by
 // itself where it may, and says in one line what to do where it may not.
@@ -16,18 +28,27 @@ export interface SoftwareDriver {
   readonly manifest: string
 }
 
-const lavapipeManifests = '/usr/share/vulkan/icd.d'
-const swiftshaderManifest = '/usr/lib/chromium/vk_swiftshader_icd.json'
+/** Where drivers are looked for. */
+export interface DriverPlaces {
+  /** Folder of the Vulkan loader's manifests. */
+  readonly manifests?: string
+  /** SwiftShader's manifest. */
+  readonly swiftshader?: string
+}
+
 const sources = join(import.meta.dirname, '../../tools/software-gpu')
 
-/** The software driver that is installed, lavapipe first: it has f16. */
-export function findSoftwareDriver(
-  folder = lavapipeManifests,
-  swiftshader = swiftshaderManifest,
-): SoftwareDriver | undefined {
-  const file = existsSync(folder) ? readdirSync(folder).find((name) => /^lvp_icd.*\.json$/.test(name)) : undefined
-  if (file) return { name: 'lavapipe', manifest: join(folder, file) }
-  return existsSync(swiftshader) ? { name: 'swiftshader', manifest: swiftshader } : undefined
+/** The software drivers that are installed, lavapipe first: it has f16. */
+export function findSoftwareDrivers({
+  manifests = '/usr/share/vulkan/icd.d',
+  swiftshader = '/usr/lib/chromium/vk_swiftshader_icd.json',
+}: DriverPlaces = {}): SoftwareDriver[] {
+  const names = existsSync(manifests) ? readdirSync(manifests).filter((name) => /^lvp_icd.*\.json$/.test(name)) : []
+  // Where drivers for two processors are installed, this one's comes first.
+  const processor = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
+  const file = names.find((name) => name.includes(processor)) ?? names[0]
+  const drivers: SoftwareDriver[] = file ? [{ name: 'lavapipe', manifest: join(manifests, file) }] : []
+  return existsSync(swiftshader) ? [...drivers, { name: 'swiftshader', manifest: swiftshader }] : drivers
 }
 
 /** Whether there is a device that a GPU driver could open: a render node, NVIDIA's or Windows' under WSL. */
@@ -49,8 +70,20 @@ function cacheFolder(): string {
   return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'nexus', 'software-gpu')
 }
 
+function writeSynced(path: string, bytes: Uint8Array): void {
+  writeFileSync(path, bytes)
+  sync(path)
+}
+
+function sync(path: string): void {
+  const file = openSync(path, 'r')
+  fsyncSync(file)
+  closeSync(file)
+}
+
 /**
- * Builds the layer that lets Dawn accept lavapipe from before Mesa 23, unless it was built before.
+ * Builds the layer that lets Dawn accept lavapipe from before Mesa 23, unless it was built from the same source before.
+ * Processes that build at the same time do not disturb each other: whoever is second takes what the first one made.
  * @returns the folder that holds it with its manifest.
  * @throws GpuError when there is no C compiler or no Vulkan header.
  */
@@ -60,75 +93,51 @@ export function buildLayer(cache = cacheFolder()): string {
   const hash = createHash('sha256').update(source).update(manifest).digest('hex').slice(0, 16)
   const folder = join(cache, hash)
   if (existsSync(folder)) return folder
-  const part = `${folder}.${process.pid}.part`
-  mkdirSync(part, { recursive: true })
+  let part: string | undefined
   try {
+    mkdirSync(cache, { recursive: true })
+    part = mkdtempSync(join(cache, 'part-'))
     const library = join(part, 'libVkLayer_nexus_lavapipe.so')
     const flags = ['-O2', '-shared', '-fPIC', '-fvisibility=hidden']
     execFileSync('gcc', [...flags, '-o', library, join(sources, 'lavapipe-layer.c')], { stdio: 'pipe' })
-    writeFileSync(join(part, 'lavapipe-layer.json'), manifest)
+    sync(library)
+    writeSynced(join(part, 'lavapipe-layer.json'), manifest)
     renameSync(part, folder)
+    sync(cache)
   } catch (error) {
-    rmSync(part, { recursive: true, force: true })
+    if (part) rmSync(part, { recursive: true, force: true })
     if (existsSync(folder)) return folder // another process was quicker
     throw new GpuError(
-      `Cannot build the layer that the old software driver needs (${messageOf(error).split('\n')[0]}). ` +
-        `Run: ${installCommand(['libvulkan-dev', 'gcc', 'libc6-dev'])}`,
+      `Cannot build the layer that the old software driver needs: ${reasonOf(error)}. ` +
+        `Run: ${installCommand(compilerPackages)}`,
     )
   }
   return folder
 }
 
-/** Points the Vulkan loader of this process, and of all it starts, at `driver` alone. */
-export function useSoftwareDriver(driver: SoftwareDriver, layerFolder?: string): void {
-  process.env.VK_ICD_FILENAMES = driver.manifest
-  process.env.NODEVICE_SELECT = '1'
-  process.env.XDG_RUNTIME_DIR ??= tmpdir() // the driver warns without it
-  if (!layerFolder) return
-  process.env.VK_LAYER_PATH = layerFolder
-  process.env.VK_INSTANCE_LAYERS = 'VK_LAYER_NEXUS_lavapipe'
-}
-
-const driverPackages = ['mesa-vulkan-drivers', 'libvulkan1', 'libvulkan-dev', 'gcc', 'libc6-dev']
-
-function installCommand(packages: readonly string[]): string {
-  const install = `apt-get install -y --no-install-recommends ${packages.join(' ')}`
-  return process.getuid?.() === 0 ? `apt-get update && ${install}` : `sudo sh -c 'apt-get update && ${install}'`
-}
-
-/** What to run where {@link installSoftwareDriver} may not. */
-export const installHint = `Install a software GPU with: ${installCommand(driverPackages)}`
-
 /**
- * Installs lavapipe: as root on a system with apt-get, after asking when someone is at the terminal.
- * @param say tells the person what happens.
- * @throws GpuError with the one command to run, when it may not or does not work.
+ * Makes `driver` ready: builds the layer where the driver needs it, after installing a C compiler where that is missing
+ * and may be installed.
+ * @returns the environment under which the Vulkan loader sees this driver alone.
+ * @throws GpuError when the layer cannot be built.
  */
-export async function installSoftwareDriver(say: (line: string) => void): Promise<void> {
-  const root = process.getuid?.() === 0
-  const apt = process.platform === 'linux' && existsSync('/usr/bin/apt-get')
-  if (!root || !apt)
-    throw new GpuError(
-      apt
-        ? `No GPU was found. ${installHint}`
-        : 'No GPU was found. Install a Vulkan driver for your GPU, or Mesa with its software driver lavapipe.',
-    )
-  say('No GPU was found. Nexus can run on a GPU in software: Mesa lavapipe, from the Debian packages')
-  say(`  ${driverPackages.join(' ')}`)
-  if (process.stdin.isTTY) {
-    const ask = createInterface({ input: process.stdin, output: process.stderr })
-    const answer = await ask.question('Install them now? [Y/n] ').finally(() => ask.close())
-    if (/^n/i.test(answer.trim())) throw new GpuError(`No GPU was found. ${installHint}`)
+export async function prepareSoftwareDriver(
+  driver: SoftwareDriver,
+  { install = true, ...options }: InstallOptions & { install?: boolean } = {},
+): Promise<Record<string, string>> {
+  const environment: Record<string, string> = {
+    VK_ICD_FILENAMES: driver.manifest,
+    NODEVICE_SELECT: '1',
+    XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? tmpdir(), // the driver warns without it
   }
-  say('Installing them now; this takes about a minute.')
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  if (!needsLayer(driver)) return environment
+  let folder: string
   try {
-    execFileSync('apt-get', ['update', '-qq'], { stdio: 'pipe', env })
-    execFileSync('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...driverPackages], {
-      stdio: 'pipe',
-      env,
-    })
+    folder = buildLayer()
   } catch (error) {
-    throw new GpuError(`Cannot install the software GPU (${messageOf(error).split('\n')[0]}). ${installHint}`)
+    if (!install || !(error instanceof GpuError)) throw error
+    await installPackages(compilerPackages, `The driver ${driver.name} is old and needs a small layer.`, options)
+    folder = buildLayer()
   }
+  return { ...environment, VK_LAYER_PATH: folder, VK_INSTANCE_LAYERS: 'VK_LAYER_NEXUS_lavapipe' }
 }

@@ -199,6 +199,14 @@ test('a full disk is a resource that ran out, and nothing is half-written', asyn
   expect((await new FolderFiles(folder).list()).filter((name) => name.startsWith('full'))).toEqual([])
 })
 
+test('a path that climbs out of its folder is neither read nor written', async () => {
+  const files = new FolderFiles(join(folder, 'deep'))
+  for (const path of ['../escaped', 'er/../../escaped', '/etc/hostname']) {
+    await expect(files.read(path)).rejects.toThrow('outside the folder')
+    await expect(files.write(path, new Uint8Array(1))).rejects.toThrow('outside the folder')
+  }
+})
+
 test('links are not followed', async () => {
   await symlink('/etc/hostname', join(folder, 'link'))
   await expect(new FolderFiles(folder).read('link')).rejects.toThrow('not a regular file')

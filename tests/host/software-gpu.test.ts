@@ -1,63 +1,78 @@
-import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { buildLayer, findSoftwareDriver, installHint, needsLayer } from '../../src/host/software-gpu.ts'
+import { promisify } from 'node:util'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { buildLayer, findSoftwareDrivers, needsLayer, type SoftwareDriver } from '../../src/host/software-gpu.ts'
 
 let folder: string
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'nexus-gpu-'))
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'nexus-software-'))
 })
-afterAll(() => rm(folder, { recursive: true }))
+afterEach(() => rmSync(folder, { recursive: true }))
 
-async function manifest(version: string): Promise<string> {
-  const path = join(folder, `icd-${version}`)
-  await mkdir(path)
-  await writeFile(join(path, 'lvp_icd.x86_64.json'), `{"ICD": {"api_version": "${version}"}}`)
-  return path
-}
+const writeManifest = (name: string, apiVersion: string) =>
+  writeFileSync(join(folder, name), JSON.stringify({ ICD: { api_version: apiVersion } }, null, 2))
 
-test('without a driver there is none, and the hint is one command', () => {
-  expect(findSoftwareDriver(join(folder, 'nowhere'), join(folder, 'nothing'))).toBeUndefined()
-  expect(installHint).toContain('apt-get install -y --no-install-recommends mesa-vulkan-drivers')
-})
+describe('findSoftwareDrivers', () => {
+  const nowhere = () => join(folder, 'nowhere')
 
-test('lavapipe comes before SwiftShader, and only the old one needs the layer', async () => {
-  const swiftshader = join(folder, 'vk_swiftshader_icd.json')
-  await writeFile(swiftshader, '{}')
-  expect(findSoftwareDriver(join(folder, 'nowhere'), swiftshader)).toEqual({
-    name: 'swiftshader',
-    manifest: swiftshader,
+  test('finds none in an empty folder, and none where there is no folder', () => {
+    expect(findSoftwareDrivers({ manifests: folder, swiftshader: nowhere() })).toEqual([])
+    expect(findSoftwareDrivers({ manifests: nowhere(), swiftshader: nowhere() })).toEqual([])
   })
-  for (const [version, wanted] of [
-    ['1.1.230', true],
-    ['1.3.230', true],
-    ['1.3.238', false],
-    ['1.4.305', false],
-  ] as const) {
-    const driver = findSoftwareDriver(await manifest(version), swiftshader)!
-    expect(driver.name).toBe('lavapipe')
-    expect(needsLayer(driver), version).toBe(wanted)
-  }
+
+  test('puts lavapipe first, and of two the one for this processor', () => {
+    for (const name of ['intel_icd.x86_64.json', 'lvp_icd.i686.json', 'lvp_icd.x86_64.json', 'lvp_icd.aarch64.json'])
+      writeManifest(name, '1.3.230')
+    const swiftshader = join(folder, 'intel_icd.x86_64.json')
+    const [first, second] = findSoftwareDrivers({ manifests: folder, swiftshader })
+    const processor = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
+    expect(first).toEqual({ name: 'lavapipe', manifest: join(folder, `lvp_icd.${processor}.json`) })
+    expect(second).toEqual({ name: 'swiftshader', manifest: swiftshader })
+  })
 })
 
-test('the layer is built once, even by several processes at once, and a failed build says what is missing', () => {
-  const cache = join(folder, 'cache')
-  try {
-    const built = buildLayer(cache)
-    expect(existsSync(join(built, 'libVkLayer_nexus_lavapipe.so'))).toBe(true)
-    expect(buildLayer(cache)).toBe(built)
-  } catch (error) {
-    // A machine whose driver is new has no need of a compiler; then the message must name the packages.
-    expect((error as Error).message).toContain('libvulkan-dev gcc')
+test('needsLayer tells an old lavapipe by the Vulkan version it announces', () => {
+  const driver = (name: SoftwareDriver['name'], version: string) => {
+    writeManifest('icd.json', version)
+    return { name, manifest: join(folder, 'icd.json') }
   }
-  const path = process.env.PATH
-  process.env.PATH = folder
-  try {
-    expect(() => buildLayer(join(folder, 'other'))).toThrow('Cannot build the layer')
-    expect(existsSync(join(folder, 'other'))).toBe(true)
-  } finally {
-    process.env.PATH = path
-  }
+  expect(needsLayer(driver('lavapipe', '1.1.230'))).toBe(true)
+  expect(needsLayer(driver('lavapipe', '1.3.237'))).toBe(true)
+  expect(needsLayer(driver('lavapipe', '1.3.238'))).toBe(false)
+  expect(needsLayer(driver('lavapipe', '1.4.305'))).toBe(false)
+  expect(needsLayer(driver('swiftshader', '1.0.5'))).toBe(false)
+})
+
+describe('buildLayer', () => {
+  test('says that the compiler is missing, and leaves nothing half-built', () => {
+    const path = process.env.PATH
+    process.env.PATH = folder
+    try {
+      expect(() => buildLayer(join(folder, 'cache'))).toThrow('gcc is not installed. Run: ')
+    } finally {
+      process.env.PATH = path
+    }
+    expect(readdirSync(join(folder, 'cache'))).toEqual([])
+  })
+
+  // Where no driver needs the layer there may be no compiler and no Vulkan header either.
+  test.runIf(findSoftwareDrivers().some(needsLayer))(
+    'gives two processes that build at once one whole layer',
+    async () => {
+      const cache = join(folder, 'cache')
+      mkdirSync(cache)
+      const module = new URL('../../src/host/software-gpu.ts', import.meta.url).href
+      const code = `const { buildLayer } = await import('${module}'); console.log(buildLayer('${cache}'))`
+      const build = () => promisify(execFile)(process.execPath, ['--input-type=module', '-e', code])
+      const outputs = await Promise.all([build(), build()])
+      const built = outputs.map(({ stdout }) => stdout.trim())
+      expect(built[0]).toBe(built[1])
+      expect(readdirSync(cache)).toHaveLength(1)
+      expect(existsSync(join(built[0], 'libVkLayer_nexus_lavapipe.so'))).toBe(true)
+      expect(existsSync(join(built[0], 'lavapipe-layer.json'))).toBe(true)
+    },
+  )
 })
