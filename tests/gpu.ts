@@ -1,4 +1,5 @@
 import { openGpuRoot } from '../src/host/gpu-root.ts'
+import '../src/kernels/add.ts' // the tape adds gradients with it
 import { Gpu } from '../src/runtime/gpu.ts'
 
 /** The GPU that all tests of a worker share, with guards: fresh tensors are NaN, and their ends are watched. */

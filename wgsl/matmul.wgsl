@@ -1,8 +1,9 @@
 // y = a · b, one matrix a batch entry.                         y (batch, m, n)   k is the dimension that is summed
 //   nn: a (m, k) · b (k, n)          nt: a (m, k) · b (n, k)ᵀ          tn: a (k, m)ᵀ · b (k, n)
-// An invocation makes 8 rows × 8 columns in registers from vec4 loads; a workgroup of 8 × 8 invocations makes a tile
-// of 64 × 64. Loads past the ragged end are clamped to the last row and thrown away, so the inner loop has no
-// branches. All sizes that vec4 loads run along must be multiples of four: matmul-plain.wgsl takes the rest.
+// An invocation makes 8 rows × 8 columns in registers from vec4 loads; a workgroup of 64 invocations, `across` of them
+// side by side, makes a tile of 64 × 64, or a higher one where y has few columns. Loads past the ragged end are clamped
+// to the last row and thrown away, so the inner loop has no branches. All sizes that vec4 loads run along must be
+// multiples of four: matmul-plain.wgsl takes the rest.
 import package::lib::elem::elem;
 
 struct Params { m: u32, n: u32, k: u32, a_stride: u32, b_stride: u32 } // strides from one matrix to the next, in vec4
@@ -11,12 +12,12 @@ struct Params { m: u32, n: u32, k: u32, a_stride: u32, b_stride: u32 } // stride
 @group(0) @binding(2) var<storage, read> b: array<vec4<elem>>;
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 
-const tile_rows = 64u;
-const tile_columns = 64u;
+override across: u32 = 8;
+override down: u32 = 8;
 alias Tile = array<array<vec4f, 2>, 8>;
 
-fn first_row(group: vec3u, local: vec3u) -> u32 { return group.y * tile_rows + local.y * 8u; }
-fn first_column(group: vec3u, local: vec3u) -> u32 { return group.x * tile_columns + local.x * 8u; }
+fn first_row(group: vec3u, local: vec3u) -> u32 { return (group.y * down + local.y) * 8u; }
+fn first_column(group: vec3u, local: vec3u) -> u32 { return (group.x * across + local.x) * 8u; }
 
 fn store(sum: Tile, batch: u32, row: u32, column: u32) {
   for (var r = 0u; r < 8u; r++) {
@@ -29,7 +30,7 @@ fn store(sum: Tile, batch: u32, row: u32, column: u32) {
   }
 }
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(across, down)
 fn nt(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let row = first_row(group, local);
   let column = first_column(group, local);
@@ -54,7 +55,7 @@ fn nt(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: 
   store(sum, group.z, row, column);
 }
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(across, down)
 fn nn(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let row = first_row(group, local);
   let column = first_column(group, local);
@@ -81,7 +82,7 @@ fn nn(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: 
   store(sum, group.z, row, column);
 }
 
-@compute @workgroup_size(8, 8)
+@compute @workgroup_size(across, down)
 fn tn(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
   let row = first_row(group, local);
   let column = first_column(group, local);

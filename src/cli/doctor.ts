@@ -45,7 +45,7 @@ async function doctor({ json = false, adapter: wanted }: { json?: boolean; adapt
   const why = root.software
     ? 'it is the only one: the machine shows no GPU of its own'
     : 'a GPU in hardware comes first'
-  output.print(`\nNexus picks ${root.name}: ${wanted ? 'you asked for it' : why}.`)
+  output.print(`\nNexus picks ${root.name}: ${(wanted ?? process.env.NEXUS_ADAPTER) ? 'you asked for it' : why}.`)
   output.print(
     works
       ? 'A kernel ran on it and its result was right.'

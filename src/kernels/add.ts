@@ -16,7 +16,11 @@ import { add as wgsl } from './wgsl.gen.ts'
 export function add<D extends FloatType>(step: Step, a: Tensor<D>, b: Tensor<D>): Tensor<D> {
   expectShape('add', a, 'b', b, a.shape)
   const y = step.empty(a.dtype, a.shape, 'add')
-  step.run(wgsl.forward, { a, b, y }, { size: y.size }, { workgroups: grid(Math.ceil(y.size / 64)), flops: y.size })
+  const quads = y.size % 4 === 0
+  const size = quads ? y.size / 4 : y.size
+  const dispatch = { workgroups: grid(Math.ceil(size / 64)), flops: y.size }
+  if (quads) step.run(wgsl.forwardQuads, { left: a, right: b, total: y }, { size }, dispatch)
+  else step.run(wgsl.forward, { a, b, y }, { size }, dispatch)
   return step.node('add', y, [a, b], (dy) => [dy, dy])
 }
 

@@ -77,7 +77,9 @@ function problemOf(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolea
   return { batch: sizeOf(lead), m, n, k }
 }
 
-const tile = 64
+/** Rows and columns that one invocation makes, and invocations of a workgroup. */
+const square = 8
+const invocations = 64
 const plainTile = 8
 
 function dispatch<D extends FloatType>(
@@ -95,7 +97,11 @@ function dispatch<D extends FloatType>(
   if (tiled) {
     const entry = transposeA ? wgsl.tn : transposeB ? wgsl.nt : wgsl.nn
     const params = { m, n, k, a_stride: (m * k) / 4, b_stride: (k * n) / 4 }
-    step.run(entry, { a, b, y }, params, { workgroups: [Math.ceil(n / tile), Math.ceil(m / tile), batch], flops })
+    // Few columns: lanes without a column would idle, so they go to more rows instead.
+    const across = n <= square ? 1 : n <= 2 * square ? 2 : square
+    const constants = { across, down: invocations / across }
+    const workgroups = [Math.ceil(n / (square * across)), Math.ceil(m / (square * constants.down)), batch]
+    step.run(entry, { a, b, y }, params, { workgroups, flops, constants })
     return
   }
   const params = {

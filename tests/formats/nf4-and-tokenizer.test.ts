@@ -8,7 +8,7 @@ import { dequantizeNf4, nf4Levels, quantizeNf4 } from '../../src/formats/nf4.ts'
 import { asciiAlphabet, characterTokenizer, loadTokenizer } from '../../src/formats/tokenizer.ts'
 import { linear } from '../../src/kernels/matmul.ts'
 import { dequantizeNf4 as dequantizeOnGpu, nf4Linear } from '../../src/kernels/nf4.ts'
-import { expectClose } from '../check-op.ts'
+import { checkOp, expectClose, zeros } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
 test('the NF4 levels are those of bitsandbytes, bit for bit', () => {
@@ -76,6 +76,32 @@ test('the kernels read packed weights as the CPU does, forward and backward', ()
       await step.checkGuards()
     }
   }))
+
+const packedFor = (n: number, k: number) => quantizeNf4(new Random(n).normals(n * k), [n, k])
+for (const [n, k] of [
+  [24, 64],
+  [8, 8],
+  [130, 128],
+] as const)
+  checkOp(`nf4Linear (${n}, ${k})`, {
+    op: (step, x) => {
+      const { shape, codes, scales } = packedFor(n, k)
+      const words = new Uint32Array(codes.buffer)
+      const upload = {
+        codes: step.upload('u32', [words.length], words),
+        scales: step.upload('f32', [scales.length], scales),
+      }
+      return nf4Linear(step, x, { shape, ...upload })
+    },
+    reference: (x) => {
+      const weight = dequantizeNf4(packedFor(n, k))
+      const y = zeros(x.data.length / k, n)
+      for (let i = 0; i < y.data.length; i++)
+        for (let c = 0; c < k; c++) y.data[i] += x.data[Math.floor(i / n) * k + c] * weight[(i % n) * k + c]
+      return y
+    },
+    shapes: [[[5, k]], [[1, k]], [[70, k]]],
+  })
 
 test('half floats round to nearest even and come back', () => {
   for (let bits = 0; bits < 0x10000; bits++) {
