@@ -68,8 +68,9 @@ describe.each([
 
 test('prose trains on the first part of the book and is scored on the rest', () => {
   const book = mobyDickText()
-  expect(book).toMatch(/^Call me Ishmael\. Some years ago--never mind/)
-  expect(book).toMatch(/^[ -~]+$/)
+  expect(book.slice(0, 43)).toBe('CONTENTS ETYMOLOGY. EXTRACTS (Supplied by a')
+  expect(book.includes('Call me Ishmael. Some years ago--never mind how long precisely')).toBe(true)
+  expect(/^[ -~]+$/.test(book)).toBe(true)
   const split = Math.floor(book.length * 0.95)
   const prose = tinyCapabilities(tokenizer).find(({ name }) => name === 'prose')!
   for (const item of prose.items()) expect(book.slice(split).includes(text(item))).toBe(true)
