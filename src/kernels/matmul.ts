@@ -2,67 +2,78 @@ import type { FloatType } from '../core/dtype.ts'
 import { sameShape, showShape, sizeOf } from '../core/shape.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { matmulPlain, matmul as wgsl } from './wgsl.gen.ts'
+import { product } from './product.ts'
 
-/** Which factors of {@link matmul} are stored transposed. At most one may be. */
-export interface MatmulOptions {
+/** How {@link matmul} reads its factors and what it does with their product. */
+export interface MatmulOptions<D extends FloatType = FloatType> {
   /** `a` is (…, K, M). */
   readonly transposeA?: boolean
   /** `b` is (…, N, K), as weights of a linear layer are. */
   readonly transposeB?: boolean
-}
-
-/** Sizes of a product: `batch` matrices (m, n), summed over k. */
-interface Problem {
-  readonly batch: number
-  readonly m: number
-  readonly n: number
-  readonly k: number
+  /** Factor of the product; 1 unless told. */
+  readonly alpha?: number
+  /** Added to the product, in its dtype: its shape, or one row (N) for all. */
+  readonly base?: Tensor<D>
 }
 
 /**
- * a · b for each matrix of a batch; sums are f32 whatever the storage.
+ * base + alpha · (a · b) for each matrix of a batch; sums are f32 whatever the storage. With `base` it replaces
+ * `add(base, scale(matmul(a, b), alpha))`, and a bias or a residual costs one read.
  * @param a f32 or f16 (…, M, K), or (…, K, M) with `transposeA`.
  * @param b the dtype of `a`: (…, K, N), or (…, N, K) with `transposeB`. Either the same leading dimensions as `a`, or
  *   none: one matrix for all rows of `a`.
  * @returns the dtype of `a`, (…, M, N).
- * @throws RangeError when the inner or the leading dimensions differ.
+ * @throws RangeError when the inner or the leading dimensions differ, or both are transposed.
  */
 export function matmul<D extends FloatType>(
   step: Step,
   a: Tensor<D>,
   b: Tensor<D>,
-  { transposeA = false, transposeB = false }: MatmulOptions = {},
+  options: MatmulOptions<D> = {},
 ): Tensor<D> {
-  const shared = b.shape.length === 2 && a.shape.length > 2
-  if (shared && !transposeA) {
+  const { transposeA = false, transposeB = false, alpha = 1, base } = options
+  if (b.shape.length === 2 && a.shape.length > 2 && !transposeA) {
     // One matrix for all: the batch of `a` is just more rows.
-    const rows = step.reshape(a, [a.size / a.shape.at(-1)!, a.shape.at(-1)!])
-    const y = matmul(step, rows, b, { transposeB })
+    const flat = (x: Tensor<D>) => step.reshape(x, [x.size / x.shape.at(-1)!, x.shape.at(-1)!])
+    const onto = base && base.shape.length > 1 ? flat(base) : base
+    const y = matmul(step, flat(a), b, { ...options, base: onto })
     return step.reshape(y, [...a.shape.slice(0, -1), y.shape[1]])
   }
-  const problem = problemOf(a, b, transposeA, transposeB)
-  const y = step.empty(a.dtype, [...a.shape.slice(0, -2), problem.m, problem.n], 'matmul')
-  dispatch(step, a, b, y, problem, transposeA, transposeB)
+  const { batch, m, n, k } = sizesOf(a, b, transposeA, transposeB)
+  const y = step.empty(a.dtype, [...a.shape.slice(0, -2), m, n], 'matmul')
+  if (base && !sameShape(base.shape, y.shape) && !sameShape(base.shape, [n]))
+    throw new RangeError(
+      `Cannot matmul onto base ${showShape(base.shape)}: it must be ${showShape(y.shape)} or one row ${showShape([n])}`,
+    )
+  product(step, { batch, m, n, k, a, b, transposeA, transposeB, alpha, base }, y)
 
-  return step.node('matmul', y, [a, b], (dy) => {
-    if (transposeA)
-      return [
-        a.requiresGrad ? matmul(step, b, dy, { transposeB: true }) : null,
-        b.requiresGrad ? matmul(step, a, dy) : null,
-      ]
-    return [
-      a.requiresGrad ? matmul(step, dy, b, { transposeB: !transposeB }) : null,
-      !b.requiresGrad
-        ? null
+  return step.node('matmul', y, base ? [a, b, base] : [a, b], (dy) => {
+    const times = (left: Tensor<D>, right: Tensor<D>, layout: MatmulOptions) =>
+      matmul(step, left, right, { ...layout, alpha } as MatmulOptions<D>)
+    const da = () => (transposeA ? times(b, dy, { transposeB: true }) : times(dy, b, { transposeB: !transposeB }))
+    const db = () =>
+      transposeA
+        ? times(a, dy, {})
         : transposeB
-          ? matmul(step, dy, a, { transposeA: true })
-          : matmul(step, a, dy, { transposeA: true }),
+          ? times(dy, a, { transposeA: true })
+          : times(a, dy, { transposeA: true })
+    return [
+      a.requiresGrad ? da() : null,
+      b.requiresGrad ? db() : null,
+      base?.requiresGrad ? (sameShape(base.shape, dy.shape) ? dy : columnSums(step, dy)) : null,
     ]
   })
 }
 
-function problemOf(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean): Problem {
+/** Sum over all but the last dimension: (N). */
+function columnSums<D extends FloatType>(step: Step, x: Tensor<D>): Tensor<D> {
+  const columns = x.shape.at(-1)!
+  const rows = x.size / columns
+  const ones = step.filled(x.dtype, [1, rows], 1, 'ones')
+  return step.reshape(matmul(step, ones, step.reshape(x, [rows, columns])), [columns])
+}
+
+function sizesOf(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean) {
   const fault = (reason: string) =>
     new RangeError(`Cannot matmul a ${showShape(a.shape)} with b ${showShape(b.shape)}: ${reason}`)
   if (transposeA && transposeB) throw fault('at most one of them may be transposed')
@@ -77,49 +88,19 @@ function problemOf(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolea
   return { batch: sizeOf(lead), m, n, k }
 }
 
-/** Rows and columns that one invocation makes, and invocations of a workgroup. */
-const square = 8
-const invocations = 64
-const plainTile = 8
-
-function dispatch<D extends FloatType>(
-  step: Step,
-  a: Tensor<D>,
-  b: Tensor<D>,
-  y: Tensor<D>,
-  { batch, m, n, k }: Problem,
-  transposeA: boolean,
-  transposeB: boolean,
-): void {
-  const flops = 2 * batch * m * n * k
-  const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0)
-  const tiled = transposeA ? fours(m, n) : transposeB ? fours(k) : fours(k, n)
-  if (tiled) {
-    const entry = transposeA ? wgsl.tn : transposeB ? wgsl.nt : wgsl.nn
-    const params = { m, n, k, a_stride: (m * k) / 4, b_stride: (k * n) / 4 }
-    // Few columns: lanes without a column would idle, so they go to more rows instead.
-    const across = n <= square ? 1 : n <= 2 * square ? 2 : square
-    const constants = { across, down: invocations / across }
-    const workgroups = [Math.ceil(n / (square * across)), Math.ceil(m / (square * constants.down)), batch]
-    step.run(entry, { a, b, y }, params, { workgroups, flops, constants })
-    return
-  }
-  const params = {
-    ...{ m, n, k, a_stride: m * k, b_stride: k * n },
-    ...(transposeA ? { a_row: 1, a_column: m } : { a_row: k, a_column: 1 }),
-    ...(transposeB ? { b_row: 1, b_column: k } : { b_row: n, b_column: 1 }),
-  }
-  const workgroups = [Math.ceil(n / plainTile), Math.ceil(m / plainTile), batch]
-  step.run(matmulPlain.forward, { a, b, y }, params, { workgroups, flops })
-}
-
 /**
- * A linear layer without bias: x · weightᵀ.
+ * A linear layer: base + alpha · (x · weightᵀ).
  * @param x f32 or f16 (…, K).
  * @param weight the dtype of `x`, (N, K).
+ * @param options.base a bias (N) or a residual (…, N), in the dtype of `x`.
  * @returns the dtype of `x`, (…, N).
  * @throws RangeError when the sizes of K differ.
  */
-export function linear<D extends FloatType>(step: Step, x: Tensor<D>, weight: Tensor<D>): Tensor<D> {
-  return matmul(step, x, weight, { transposeB: true })
+export function linear<D extends FloatType>(
+  step: Step,
+  x: Tensor<D>,
+  weight: Tensor<D>,
+  options: Pick<MatmulOptions<D>, 'alpha' | 'base'> = {},
+): Tensor<D> {
+  return matmul(step, x, weight, { ...options, transposeB: true })
 }

@@ -7,6 +7,7 @@ import { CommandQueue } from './queue.ts'
 import { Scope } from './scope.ts'
 import { Step, type StepOptions } from './step.ts'
 import type { Tensor } from './tensor.ts'
+import { Tuning } from './tuning.ts'
 
 /** What this device can do beyond the core of WebGPU. */
 export interface Capabilities {
@@ -44,6 +45,10 @@ export class Gpu implements Disposable {
   readonly device: GPUDevice
   readonly name: string
   readonly capabilities: Capabilities
+  /** Whether the device is a processor that plays GPU: staging tiles or many workgroups gain nothing there. */
+  readonly software: boolean
+  /** Which kernel does what here, where there is a choice. */
+  readonly tuning = new Tuning()
   /** Whether tensors are filled with NaN at birth and have guarded ends. */
   readonly guards: boolean
   /** @internal */ readonly pool: Pool
@@ -59,6 +64,7 @@ export class Gpu implements Disposable {
     this.root = options.root
     this.name = options.name ?? 'unnamed adapter'
     this.guards = options.guards ?? false
+    this.software = device.adapterInfo?.isFallbackAdapter ?? false
     this.capabilities = {
       f16: device.features.has('shader-f16'),
       subgroups: device.features.has('subgroups'),

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { matmul } from '../../src/kernels/matmul.ts'
+import { linear, matmul } from '../../src/kernels/matmul.ts'
+import { type ProductTier, productTiers, productWork } from '../../src/kernels/product.ts'
 import { type Array64, checkOp, zeros } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
 
@@ -32,18 +33,104 @@ function flip(shape: number[]): number[] {
   return [...shape.slice(0, -2), shape.at(-1)!, shape.at(-2)!]
 }
 
-for (const { name, transposeA, transposeB, swap } of forms)
-  checkOp(`matmul ${name}`, {
+// Ragged ones take the kernel for any size; multiples of four the tiles, inside and past one; long sums are split.
+const anySize = [
+  [
+    [5, 37],
+    [37, 3],
+  ],
+  [
+    [1, 1],
+    [1, 1],
+  ],
+  [
+    [2, 3, 35, 7],
+    [2, 3, 7, 66],
+  ],
+]
+const fours = [
+  [
+    [4, 8],
+    [8, 4],
+  ],
+  [
+    [68, 36],
+    [36, 76],
+  ],
+  [
+    [132, 20],
+    [20, 8],
+  ],
+  [
+    [3, 12, 20],
+    [3, 20, 72],
+  ],
+  [
+    [2, 8, 420],
+    [2, 420, 12],
+  ],
+]
+
+for (const { name, transposeA, transposeB, swap } of forms) {
+  checkOp(`matmul ${name} of any size`, {
     op: (step, a, b) => matmul(step, a, b, { transposeA, transposeB }),
     reference: (a, b) => product(a, b, transposeA, transposeB),
-    // Ragged and tiny ones take the plain kernel; multiples of four the tiled one, inside and past one tile.
+    shapes: anySize.map(([a, b]) => swap(a, b)),
+  })
+  for (const tier of productTiers)
+    checkOp(`matmul ${name} with ${tier}`, {
+      op: (step, a, b) => {
+        choose(tier)
+        try {
+          return matmul(step, a, b, { transposeA, transposeB, alpha: -0.5 })
+        } finally {
+          choose(undefined)
+        }
+      },
+      reference: (a, b) => scaled(product(a, b, transposeA, transposeB), -0.5),
+      shapes: fours.map(([a, b]) => swap(a, b)),
+    })
+}
+
+/** Forces one tier for all products, or none. */
+function choose(tier: ProductTier | undefined): void {
+  for (const dtype of ['f32', 'f16'] as const)
+    for (const { transposeA, transposeB } of forms)
+      for (const size of [1, 4096]) gpu.tuning.choose(productWork(dtype, transposeA, transposeB, size, size), tier)
+}
+
+function scaled(x: Array64, factor: number): Array64 {
+  return { shape: x.shape, data: x.data.map((value) => factor * value) }
+}
+
+for (const tier of productTiers)
+  checkOp(`linear onto a residual or a bias with ${tier}`, {
+    op: (step, x, weight, base) => {
+      choose(tier)
+      try {
+        return linear(step, x, weight, { alpha: 2, base })
+      } finally {
+        choose(undefined)
+      }
+    },
+    reference: (x, weight, base) => {
+      const y = scaled(product(x, weight, false, true), 2)
+      return { shape: y.shape, data: y.data.map((value, i) => value + base.data[i % base.data.length]) }
+    },
     shapes: [
-      swap([5, 37], [37, 3]),
-      swap([1, 1], [1, 1]),
-      swap([4, 8], [8, 4]),
-      swap([68, 36], [36, 76]),
-      swap([3, 12, 20], [3, 20, 72]),
-      swap([2, 3, 5, 7], [2, 3, 7, 2]),
+      [
+        [2, 3, 8],
+        [12, 8],
+        [2, 3, 12],
+      ],
+      [[2, 3, 8], [12, 8], [12]],
+      [[5, 7], [3, 7], [3]],
+      [[70, 512], [9, 512], [9]],
+      [
+        [70, 512],
+        [9, 512],
+        [70, 9],
+      ],
     ],
   })
 

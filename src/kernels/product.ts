@@ -1,0 +1,118 @@
+import type { FloatType } from '../core/dtype.ts'
+import { grid } from '../runtime/entry.ts'
+import type { Gpu } from '../runtime/gpu.ts'
+import type { Step } from '../runtime/step.ts'
+import type { Tensor } from '../runtime/tensor.ts'
+import { matmulAny, matmulStaged, matmul as registers, splitSum } from './wgsl.gen.ts'
+
+/** A product y = base + alpha · (a · b) of `batch` pairs of matrices, summed over k. */
+export interface Product<D extends FloatType> {
+  readonly batch: number
+  readonly m: number
+  readonly n: number
+  readonly k: number
+  /** (batch, m, k), or (batch, k, m) when transposed. */
+  readonly a: Tensor<D>
+  readonly transposeA: boolean
+  /** (batch, k, n), or (batch, n, k) when transposed. */
+  readonly b: Tensor<D>
+  readonly transposeB: boolean
+  readonly alpha: number
+  /** (batch, m, n), or (n): one row for all. */
+  readonly base?: Tensor<D>
+}
+
+/** The tiers: kernels with the same entry points and parameters, and the shape of their workgroups. */
+const tiers = {
+  'registers 64x64': { kernel: registers, across: 8, down: 8 },
+  'staged 64x64': { kernel: matmulStaged, across: 8, down: 8 },
+  'staged 128x128': { kernel: matmulStaged, across: 16, down: 16 },
+}
+
+/** Name of a kernel for products. */
+export type ProductTier = keyof typeof tiers
+
+/** All kernels for products, to choose from. */
+export const productTiers = Object.keys(tiers) as ProductTier[]
+
+/** Rows and columns that one invocation makes. */
+const square = 8
+
+/** What the choice of a tier is remembered under: dtype, layout and whether the grid is small. */
+export function productWork(dtype: FloatType, transposeA: boolean, transposeB: boolean, m: number, n: number): string {
+  const size = m * n <= 256 * 256 ? 'small' : 'large'
+  return `product ${dtype} ${transposeA ? 't' : 'n'}${transposeB ? 't' : 'n'} ${size}`
+}
+
+/** The tier that a product takes where nothing was measured: a GPU in software gains nothing from staging. */
+export function usualTier(gpu: Gpu, m: number, n: number): ProductTier {
+  if (gpu.software) return 'registers 64x64'
+  return m * n <= 512 * 512 ? 'staged 64x64' : 'staged 128x128'
+}
+
+/** Records a product into `y`, dtype D (batch, m, n). */
+export function product<D extends FloatType>(step: Step, problem: Product<D>, y: Tensor<D>): void {
+  const { m, n, k, transposeA, transposeB } = problem
+  const vectors = transposeA ? [m, n] : transposeB ? [k] : [k, n]
+  if (vectors.some((size) => size % 4 !== 0)) {
+    anyProduct(step, problem, y)
+    return
+  }
+  const work = productWork(y.dtype, transposeA, transposeB, m, n)
+  tiledProduct(step, problem, y, step.gpu.tuning.choice(work, productTiers, usualTier(step.gpu, m, n)))
+}
+
+/** Fewest of k that a split sums: shorter ones cost more to add up than they win. */
+const leastChunk = 128
+
+function tiledProduct<D extends FloatType>(step: Step, problem: Product<D>, y: Tensor<D>, tier: ProductTier): void {
+  const { batch, m, n, k, a, b, base, alpha } = problem
+  const { kernel, ...shape } = tiers[tier]
+  // Few columns: lanes without a column would idle, so they go to more rows instead.
+  const staged = kernel !== registers
+  const across = n <= square && !staged ? 1 : n <= 2 * square ? 2 : shape.across
+  const down = across === shape.across ? shape.down : staged ? 16 : 64 / across
+  const columns = Math.ceil(n / (square * across))
+  const rows = Math.ceil(m / (square * down))
+
+  const wanted = step.gpu.software ? 4 : 256
+  const splits = Math.max(1, Math.min(Math.floor(wanted / (columns * rows * batch)), Math.floor(k / leastChunk)))
+  const chunk = 16 * Math.ceil(k / splits / 16)
+  const params = {
+    ...{ m, n, k, chunk, splits: Math.ceil(k / chunk), alpha },
+    ...{ a_stride: (m * k) / 4, b_stride: (k * n) / 4, ...baseStrides(problem) },
+  }
+  const dispatch = {
+    workgroups: [columns, rows, batch * params.splits],
+    flops: 2 * batch * m * n * k,
+    constants: { a_transposed: +problem.transposeA, b_transposed: +problem.transposeB, across, down },
+  }
+  if (params.splits === 1) {
+    if (base) step.run(kernel.onto, { a, b, y, base }, params, dispatch)
+    else step.run(kernel.plain, { a, b, y }, params, dispatch)
+    return
+  }
+  const parts = step.empty('f32', [batch, params.splits, m, n], 'parts')
+  step.run(kernel.split, { a, b, parts }, params, dispatch)
+  const sums = { batch, splits: params.splits, size: m * n, n, alpha, ...baseStrides(problem) }
+  const adding = { workgroups: grid(Math.ceil(y.size / 64)), flops: parts.size }
+  if (base) step.run(splitSum.onto, { parts, y, base }, sums, adding)
+  else step.run(splitSum.plain, { parts, y }, sums, adding)
+}
+
+function anyProduct<D extends FloatType>(step: Step, problem: Product<D>, y: Tensor<D>): void {
+  const { batch, m, n, k, a, b, base, alpha, transposeA, transposeB } = problem
+  const params = {
+    ...{ m, n, k, alpha, a_stride: m * k, b_stride: k * n, ...baseStrides(problem) },
+    ...(transposeA ? { a_row: 1, a_column: m } : { a_row: k, a_column: 1 }),
+    ...(transposeB ? { b_row: 1, b_column: k } : { b_row: n, b_column: 1 }),
+  }
+  const dispatch = { workgroups: [Math.ceil(n / 64), Math.ceil(m / 32), batch], flops: 2 * batch * m * n * k }
+  if (base) step.run(matmulAny.onto, { a, b, y, base }, params, dispatch)
+  else step.run(matmulAny.plain, { a, b, y }, params, dispatch)
+}
+
+function baseStrides({ base, m, n }: Product<FloatType>) {
+  const oneRow = base?.shape.length === 1
+  return { base_row: oneRow ? 0 : n, base_stride: oneRow ? 0 : m * n }
+}
