@@ -18,12 +18,12 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
 }
 
 // total[i] += part[i], in place: rows is 1.
-@group(0) @binding(1) var<storage, read> part: array<f32>;
+@group(0) @binding(1) var<storage, read> part: array<elem>;
 @group(0) @binding(2) var<storage, read_write> total: array<f32>;
 
 @compute @workgroup_size(64)
 fn accumulate(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
   let i = flat_workgroup(group, groups) * 64u + lane;
-  if (i < p.columns) { total[i] += part[i]; }
+  if (i < p.columns) { total[i] += f32(part[i]); }
 }

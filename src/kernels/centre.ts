@@ -27,9 +27,9 @@ export function centre(step: Step, x: Tensor<FloatType>, weights: Tensor<'f32'>,
 /**
  * total += part, in place.
  * @param total f32, any shape; it outlives the step.
- * @param part f32, the shape of `total`.
+ * @param part f32 or f16, the shape of `total`.
  */
-export function accumulate(step: Step, total: Tensor<'f32'>, part: Tensor<'f32'>): void {
+export function accumulate(step: Step, total: Tensor<'f32'>, part: Tensor<FloatType>): void {
   expectShape('accumulate', total, 'part', part, total.shape)
   const dispatch = { workgroups: grid(Math.ceil(total.size / 64)), flops: total.size, bytes: 3 * total.bytes }
   step.run(wgsl.accumulate, { part, total }, { rows: 1, columns: total.size }, dispatch)

@@ -101,6 +101,11 @@ export class Gpu implements Disposable {
     return this.pool.use
   }
 
+  /** Starts to look for the most bytes lent out at once; the function it gives back says how many they were. */
+  watchPeak(): () => number {
+    return this.pool.watchPeak()
+  }
+
   /** Calls `listener` when the device is lost, unless the loss is this object's own disposal. */
   onLost(listener: (message: string) => void): void {
     this.device.lost.then((info) => {
@@ -128,12 +133,12 @@ export class Gpu implements Disposable {
       throw new RangeError(`Cannot write ${tensor}: it has ${tensor.size} elements, got ${values.length}`)
     const native = viewAs(tensor.dtype, new ArrayBuffer(0)).constructor
     const host = values.constructor === native ? (values as HostArray<D>) : encode(tensor.dtype, values)
-    this.queue.write(tensor.block.buffer, 0, padded(host))
+    this.queue.write(tensor.block.buffer, tensor.offset, padded(host))
   }
 
   /** The elements of a tensor as its dtype holds them; f16 as bits. */
   async readRaw<D extends DType>(tensor: Tensor<D>): Promise<HostArray<D>> {
-    const buffer = await this.queue.read(tensor.block.buffer, Math.ceil(tensor.bytes / 4) * 4)
+    const buffer = await this.queue.read(tensor.block.buffer, Math.ceil(tensor.bytes / 4) * 4, tensor.offset)
     return viewAs(tensor.dtype, buffer, 0, tensor.size)
   }
 

@@ -13,6 +13,7 @@ export interface Pipeline {
 export interface BoundBlock {
   readonly binding: number
   readonly block: Block
+  readonly offset: number
   readonly bytes: number
 }
 
@@ -44,12 +45,12 @@ export class Pipelines {
   /** The bind group for `operands`, with the parameters behind `params` at a dynamic offset. */
   bindGroup(pipeline: Pipeline, operands: readonly BoundBlock[], params: Params | null): GPUBindGroup {
     let key = `${pipeline.id}`
-    for (const { block, bytes } of operands) key += `,${block.id}:${bytes}`
+    for (const { block, offset, bytes } of operands) key += `,${block.id}:${offset}:${bytes}`
     const known = this.#bindGroups.get(key)
     if (known) return known
-    const entries: GPUBindGroupEntry[] = operands.map(({ binding, block, bytes }) => ({
+    const entries: GPUBindGroupEntry[] = operands.map(({ binding, block, offset, bytes }) => ({
       binding,
-      resource: { buffer: block.buffer, size: bytes },
+      resource: { buffer: block.buffer, offset, size: bytes },
     }))
     if (params) entries.push({ binding: params.binding, resource: { buffer: params.buffer, size: params.bytes } })
     if (this.#bindGroups.size >= mostBindGroups) this.#bindGroups.clear()

@@ -95,6 +95,17 @@ export class Pool {
     )
   }
 
+  /** Starts to look for the most bytes in use; the function it gives back says how many they were since then. */
+  watchPeak(): () => number {
+    const before = this.#peakBytes
+    this.#peakBytes = this.#liveBytes
+    return () => {
+      const most = this.#peakBytes
+      this.#peakBytes = Math.max(before, most)
+      return most
+    }
+  }
+
   /** Takes a block back. Whoever gave it must have submitted all commands that use it. */
   release(block: Block): void {
     this.#live--

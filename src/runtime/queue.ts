@@ -100,7 +100,7 @@ export class CommandQueue {
    * Copies `bytes` (a multiple of four) of a buffer to the host, after everything recorded so far.
    * @throws DeviceLostError, GpuError or ResourceError when the device reported a fault.
    */
-  async read(buffer: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
+  async read(buffer: GPUBuffer, bytes: number, offset = 0): Promise<ArrayBuffer> {
     this.submit()
     this.check()
     const capacity = Math.max(256, 2 ** Math.ceil(Math.log2(bytes)))
@@ -108,7 +108,7 @@ export class CommandQueue {
       this.#staging.get(capacity)?.pop() ??
       this.#device.createBuffer({ size: capacity, usage: mapRead, label: 'staging' })
     const encoder = this.#device.createCommandEncoder()
-    encoder.copyBufferToBuffer(buffer, 0, staging, 0, bytes)
+    encoder.copyBufferToBuffer(buffer, offset, staging, 0, bytes)
     this.#device.queue.submit([encoder.finish()])
     try {
       await staging.mapAsync(0x1, 0, bytes)

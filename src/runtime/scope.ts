@@ -66,6 +66,11 @@ export class Scope implements Disposable {
     return tensor
   }
 
+  /** Whether the memory of `tensor` is this scope's. */
+  owns(tensor: Tensor): boolean {
+    return this.#blocks.has(tensor.block)
+  }
+
   /**
    * Hands the memory of `tensor` over to `owner`: the only way out of a step.
    * @returns a tensor that the owner's life bounds.
@@ -74,7 +79,7 @@ export class Scope implements Disposable {
     if (!this.#blocks.delete(tensor.block))
       throw new ReferenceError(`Cannot keep ${tensor}: ${this.label} does not own its memory`)
     owner.#blocks.add(tensor.block)
-    return new Tensor(tensor.dtype, tensor.shape, tensor.block, tensor.label)
+    return new Tensor(tensor.dtype, tensor.shape, tensor.block, tensor.label, tensor.offset)
   }
 
   /**

@@ -35,6 +35,7 @@ export interface StepCost {
  */
 export class Step extends Scope {
   readonly #tape = new Tape()
+  #outer: Step | undefined
   /** Dispatches, operations and bytes recorded so far. */
   readonly cost: StepCost = { dispatches: 0, flops: 0, bytes: 0 }
 
@@ -66,7 +67,7 @@ export class Step extends Scope {
           `Cannot run ${entry.kernel}.${entry.entry}: ${name} ${showShape(tensor.shape)} must be a multiple of ${width}`,
         )
       bytes += tensor.bytes
-      bound.push({ binding, block: tensor.block, bytes: Math.ceil(tensor.bytes / 4) * 4 })
+      bound.push({ binding, block: tensor.block, offset: tensor.offset, bytes: Math.ceil(tensor.bytes / 4) * 4 })
     }
     const { queue, pipelines } = this.gpu
     const pipeline = pipelines.get(entry, elem ?? 'f32', (dispatch.constants ?? {}) as Record<string, number>)
@@ -81,9 +82,11 @@ export class Step extends Scope {
       bytes: dispatch.bytes ?? bytes,
     }
     queue.push(command)
-    this.cost.dispatches++
-    this.cost.flops += command.flops
-    this.cost.bytes += command.bytes
+    for (let step: Step | undefined = this; step; step = step.#outer) {
+      step.cost.dispatches++
+      step.cost.flops += command.flops
+      step.cost.bytes += command.bytes
+    }
   }
 
   /**
@@ -101,6 +104,13 @@ export class Step extends Scope {
   ): Tensor<D> {
     this.#tape.record(op, output, inputs, backward)
     return output
+  }
+
+  /** A step within this one: it has its own memory and tape, and its work counts as this one's. */
+  inner(label: string): Step {
+    const step = new Step(this.gpu, { label })
+    step.#outer = this
+    return step
   }
 
   /** Runs `work` without recording gradients. */
@@ -137,8 +147,24 @@ export class Step extends Scope {
   reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
     if (sizeOf(shape) !== x.size)
       throw new RangeError(`Cannot reshape x ${showShape(x.shape)} to ${showShape(shape)}: the sizes differ`)
-    const y = new Tensor(x.dtype, shape, x.block, x.label)
+    const y = new Tensor(x.dtype, shape, x.block, x.label, x.offset)
     return this.node('reshape', y, [x], (dy) => [this.reshape(dy, x.shape)])
+  }
+
+  /**
+   * Rows `begin` to `end` of the first dimension, as a window on the same memory. It has no gradient of its own.
+   * @throws RangeError when the window is empty, passes the end, or does not begin at a multiple of 256 bytes.
+   */
+  rows<D extends DType>(x: Tensor<D>, begin: number, end: number): Tensor<D> {
+    const [rows, ...rest] = x.shape
+    const offset = x.offset + (x.bytes / rows) * begin
+    if (!(begin >= 0 && begin < end && end <= rows))
+      throw new RangeError(`Cannot take rows ${begin} to ${end} of x ${showShape(x.shape)}`)
+    if (offset % 256 !== 0)
+      throw new RangeError(
+        `Cannot take rows of x ${showShape(x.shape)} from ${begin}: byte ${offset} is no multiple of 256`,
+      )
+    return new Tensor(x.dtype, [end - begin, ...rest], x.block, x.label, offset)
   }
 
   /** The elements of `tensor` as numbers, after everything recorded so far. */

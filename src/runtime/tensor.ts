@@ -16,14 +16,17 @@ export class Tensor<out D extends DType = DType> {
   requiresGrad = false
   /** @internal the memory behind the tensor; views share it. */
   readonly block: Block
+  /** @internal where the first element lies in the block, in bytes. */
+  readonly offset: number
 
   /** @internal use {@link Scope.empty}, {@link Scope.upload} or an op. */
-  constructor(dtype: D, shape: Shape, block: Block, label: string) {
+  constructor(dtype: D, shape: Shape, block: Block, label: string, offset = 0) {
     this.dtype = dtype
     this.shape = shape
     this.size = sizeOf(shape)
     this.block = block
     this.label = label
+    this.offset = offset
   }
 
   /** Size of the elements in bytes, without the padding of the buffer. */

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { add } from '../../src/kernels/add.ts'
+import { cast } from '../../src/kernels/copy.ts'
 import { gelu, mul, scale, silu, sub, swiglu } from '../../src/kernels/elementwise.ts'
 import { rmsNorm } from '../../src/kernels/rms-norm.ts'
 import { type Array64, checkOp, zeros } from '../check-op.ts'
@@ -43,4 +44,16 @@ test('a gradient that a fused kernel made refuses a second differentiation', () 
   const y = mul(step, rmsNorm(step, x, weight), x)
   const first = step.backward(y, { seed: step.filled('f32', [2, 4], 1), createGraph: true }).get(x)
   expect(() => step.backward(first, { seed: x })).toThrow('Cannot differentiate rmsNorm backward: it has no gradient')
+})
+
+checkOp('cast', {
+  op: (step, x) => cast(step, cast(step, x, 'f32'), x.dtype),
+  reference: (x) => x,
+  shapes: [[[5, 37]], [[1, 1]], [[300]]],
+})
+
+test.runIf(gpu.capabilities.f16)('cast rounds to nearest', async () => {
+  using step = gpu.step()
+  const x = step.upload('f32', [3], [1 / 3, 65504, -1e-7])
+  expect([...(await step.read(cast(step, x, 'f16')))]).toEqual([0.333251953125, 65504, -1.1920928955078125e-7])
 })

@@ -1,12 +1,18 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { DeviceLostError, ResourceError } from '../../src/core/errors.ts'
+import { Random } from '../../src/core/random.ts'
 import { openGpuRoot } from '../../src/host/gpu-root.ts'
 import { add } from '../../src/kernels/add.ts'
+import { copy } from '../../src/kernels/copy.ts'
 import { mul, scale } from '../../src/kernels/elementwise.ts'
 import { sum } from '../../src/kernels/reduce.ts'
+import { checkpoint } from '../../src/runtime/checkpoint.ts'
 import { Gpu } from '../../src/runtime/gpu.ts'
 import { sizeClass } from '../../src/runtime/pool.ts'
+import type { Step } from '../../src/runtime/step.ts'
+import type { Tensor } from '../../src/runtime/tensor.ts'
+import { expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
 test('a step owns what is born in it', () => {
@@ -165,4 +171,49 @@ test('more dispatches than one submit or one parameter arena holds run in order'
     const one = step.filled('f32', [1], 1)
     for (let i = 0; i < 3000; i++) x = add(step, x, one)
     expect(await step.readNumber(x)).toBe(3000)
+  }))
+
+test('a checkpoint gives the same gradients with less memory', () =>
+  withoutLeaks(async () => {
+    const run = async (wrap: boolean) => {
+      using step = gpu.step()
+      const x = step.upload('f32', [64, 64], new Random(1).normals(4096))
+      const factor = step.upload('f32', [64, 64], new Random(2).normals(4096))
+      x.requiresGrad = factor.requiresGrad = true
+      const most = gpu.watchPeak()
+      const work = (inner: Step, input: Tensor<'f32'>) => {
+        let y = input
+        for (let i = 0; i < 8; i++) y = add(inner, mul(inner, scale(inner, y, 0.5), factor), input)
+        return y
+      }
+      let y = x
+      for (let i = 0; i < 4; i++) {
+        const input = y
+        y = wrap ? checkpoint(step, 'part', [input, factor], (inner) => work(inner, input)) : work(step, input)
+      }
+      const gradients = step.backward(sum(step, y))
+      const values = [await step.read(gradients.get(x)), await step.read(gradients.get(factor))]
+      return { values, most: most(), dispatches: step.cost.dispatches }
+    }
+    const [plain, wrapped] = [await run(false), await run(true)]
+    // Sums over the parts are added in another order.
+    for (const [i, values] of wrapped.values.entries()) expectClose(`gradient ${i}`, values, plain.values[i], 1e-6)
+    expect(wrapped.most).toBeLessThan(plain.most / 2)
+    expect(wrapped.dispatches).toBeGreaterThan(plain.dispatches)
+  }))
+
+test('rows are a window on the same memory', () =>
+  withoutLeaks(async () => {
+    using step = gpu.step()
+    const x = step.upload(
+      'f32',
+      [3, 64],
+      Float32Array.from({ length: 192 }, (_, i) => i),
+    )
+    const window = step.rows(x, 1, 2)
+    expect([...(await step.read(window))]).toEqual([...(await step.read(x))].slice(64, 128))
+    copy(step, scale(step, window, 2), step.rows(x, 2, 3))
+    expect((await step.read(x))[130]).toBe(2 * 66)
+    expect(() => step.rows(x, 2, 4)).toThrow('Cannot take rows 2 to 4 of x [3,64]')
+    expect(() => step.rows(step.filled('f32', [3, 5], 0), 1, 2)).toThrow('byte 20 is no multiple of 256')
   }))
