@@ -269,7 +269,7 @@ export const cases: readonly Case[] = [
     setup(make) {
       const [weight, gradient] = [make.constant(1024, 1024), make.constant(1024, 1024)]
       const [m, v] = [make.constant(1024, 1024), make.positive(1024, 1024)]
-      return (step) => adamw(step, [{ weight, gradient, m, v, decay: 0.01 }], { lr: 1e-6, t: 10, clip: 1 })
+      return (step) => adamw(step, [{ weight, gradient, m, v, decay: 0.01 }], { rates: { lr: 1e-6, t: 10 }, clip: 1 })
     },
   },
 ]

@@ -5,13 +5,14 @@ import package::lib::elem::elem;
 import package::lib::grid::flat_workgroup;
 import package::lib::reduce::sum_workgroup;
 
-struct Params { size: u32, lr: f32, beta1: f32, beta2: f32, correction1: f32, correction2: f32, eps: f32, decay: f32 }
+struct Params { size: u32, beta1: f32, beta2: f32, eps: f32, decay: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> gradient: array<elem>;
 @group(0) @binding(2) var<storage, read> clip: array<f32>;
 @group(0) @binding(3) var<storage, read_write> weight: array<elem>;
 @group(0) @binding(4) var<storage, read_write> m: array<f32>;
 @group(0) @binding(5) var<storage, read_write> v: array<f32>;
+@group(0) @binding(6) var<storage, read> rates: array<f32>; // lr, c1, c2: they change from step to step
 
 @compute @workgroup_size(64)
 fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -21,8 +22,8 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
   let g = f32(gradient[i]) * clip[0];
   m[i] = p.beta1 * m[i] + (1.0 - p.beta1) * g;
   v[i] = p.beta2 * v[i] + (1.0 - p.beta2) * g * g;
-  let change = p.lr * (m[i] / p.correction1) / (sqrt(v[i] / p.correction2) + p.eps);
-  weight[i] = elem(f32(weight[i]) * (1.0 - p.lr * p.decay) - change);
+  let change = rates[0] * (m[i] / rates[1]) / (sqrt(v[i] / rates[2]) + p.eps);
+  weight[i] = elem(f32(weight[i]) * (1.0 - rates[0] * p.decay) - change);
 }
 
 // parts[offset + group] = sum of squares of every `stride`-th run of 64 elements, in a fixed order

@@ -19,12 +19,18 @@ export interface AdamwTarget {
   readonly decay: number
 }
 
-/** Settings of one AdamW step. */
-export interface AdamwOptions {
+/** What changes from one AdamW step to the next. */
+export interface AdamwRates {
   /** Learning rate of this step. */
   readonly lr: number
   /** Number of this step, from 1: it corrects the bias of the moments. */
   readonly t: number
+}
+
+/** Settings of one AdamW step. */
+export interface AdamwOptions {
+  /** Numbers, or a tensor f32 [3] that {@link adamwRates} fills: a recorded step reads it anew at every replay. */
+  readonly rates: AdamwRates | Tensor<'f32'>
   readonly beta1?: number
   readonly beta2?: number
   readonly eps?: number
@@ -33,6 +39,16 @@ export interface AdamwOptions {
 }
 
 const partsEach = 16
+const usual = { beta1: 0.9, beta2: 0.95 }
+
+/**
+ * The contents of a tensor of rates: learning rate and the corrections of both moments.
+ * @throws RangeError when `t` is not a positive integer.
+ */
+export function adamwRates({ lr, t }: AdamwRates, { beta1 = usual.beta1, beta2 = usual.beta2 } = {}): number[] {
+  if (!Number.isInteger(t) || t < 1) throw new RangeError(`Cannot adamw: t must be a positive integer, got ${t}`)
+  return [lr, 1 - beta1 ** t, 1 - beta2 ** t]
+}
 
 /**
  * One AdamW step over all targets, in place, with the norm of all gradients clipped on the GPU.
@@ -41,8 +57,11 @@ const partsEach = 16
  * @see Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, algorithm 2.
  */
 export function adamw(step: Step, targets: readonly AdamwTarget[], options: AdamwOptions): Tensor<'f32'> {
-  const { lr, t, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, clip: largest = 0 } = options
-  if (!Number.isInteger(t) || t < 1) throw new RangeError(`Cannot adamw: t must be a positive integer, got ${t}`)
+  const { beta1 = usual.beta1, beta2 = usual.beta2, eps = 1e-8, clip: largest = 0 } = options
+  const rates =
+    'lr' in options.rates
+      ? step.upload('f32', [3], adamwRates(options.rates, { beta1, beta2 }), 'rates')
+      : options.rates
   const parts = step.empty('f32', [targets.length * partsEach], 'squares')
   for (const [i, { gradient }] of targets.entries())
     step.run(
@@ -62,14 +81,12 @@ export function adamw(step: Step, targets: readonly AdamwTarget[], options: Adam
     { count: parts.size, largest },
     { workgroups: [1], flops: parts.size },
   )
-  const correction1 = 1 - beta1 ** t
-  const correction2 = 1 - beta2 ** t
   for (const { weight, gradient, m, v, decay } of targets) {
     expectShape('adamw', weight, 'gradient', gradient, weight.shape)
     expectShape('adamw', weight, 'm', m, weight.shape)
     expectShape('adamw', weight, 'v', v, weight.shape)
-    const params = { size: weight.size, lr, beta1, beta2, correction1, correction2, eps, decay }
-    step.run(wgsl.update, { gradient, clip: factor, weight, m, v }, params, {
+    const params = { size: weight.size, beta1, beta2, eps, decay }
+    step.run(wgsl.update, { gradient, clip: factor, weight, m, v, rates }, params, {
       workgroups: grid(Math.ceil(weight.size / 64)),
       flops: 14 * weight.size,
       bytes: gradient.bytes + 2 * (weight.bytes + m.bytes + v.bytes),

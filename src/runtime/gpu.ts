@@ -4,6 +4,7 @@ import { Pipelines } from './pipelines.ts'
 import { type MemoryUse, Pool } from './pool.ts'
 import type { KernelProfile } from './profile.ts'
 import { CommandQueue } from './queue.ts'
+import { Recording } from './recording.ts'
 import { Scope } from './scope.ts'
 import { Step, type StepOptions } from './step.ts'
 import type { Tensor } from './tensor.ts'
@@ -122,6 +123,31 @@ export class Gpu implements Disposable {
   step(options: StepOptions = {}): Step {
     this.queue.check()
     return new Step(this, options)
+  }
+
+  /**
+   * Takes down what `work` records, without running it, to be run many times: see {@link Recording}.
+   * @param work records on the step that it is given; it cannot read. What it keeps in a scope outlives the recording.
+   */
+  record(work: (step: Step) => void): Recording {
+    this.queue.check()
+    const step = new Step(this, { label: 'recording' })
+    let taken: ReturnType<CommandQueue['take']> | undefined
+    const held = this.pool.hold(() => {
+      try {
+        taken = this.queue.take(() => work(step))
+      } catch (error) {
+        step[Symbol.dispose]()
+        throw error
+      }
+    })
+    const { items, destroy } = taken!
+    return new Recording(this.queue, items, step.cost, () => {
+      step[Symbol.dispose]()
+      for (const block of held) this.pool.release(block)
+      this.pipelines.forgetBindGroups()
+      destroy()
+    })
   }
 
   /**

@@ -1,6 +1,7 @@
 import { GpuError } from '../core/errors.ts'
 import type { Entry } from './entry.ts'
 import type { Block } from './pool.ts'
+import type { Arena } from './queue.ts'
 
 /** A compiled entry point with the layout that its bind groups follow. */
 export interface Pipeline {
@@ -44,7 +45,7 @@ export class Pipelines {
 
   /** The bind group for `operands`, with the parameters behind `params` at a dynamic offset. */
   bindGroup(pipeline: Pipeline, operands: readonly BoundBlock[], params: Params | null): GPUBindGroup {
-    let key = `${pipeline.id}`
+    let key = params ? `${pipeline.id}/${params.arena.id}` : `${pipeline.id}`
     for (const { block, offset, bytes } of operands) key += `,${block.id}:${offset}:${bytes}`
     const known = this.#bindGroups.get(key)
     if (known) return known
@@ -52,7 +53,7 @@ export class Pipelines {
       binding,
       resource: { buffer: block.buffer, offset, size: bytes },
     }))
-    if (params) entries.push({ binding: params.binding, resource: { buffer: params.buffer, size: params.bytes } })
+    if (params) entries.push({ binding: params.binding, resource: { buffer: params.arena.buffer, size: params.bytes } })
     if (this.#bindGroups.size >= mostBindGroups) this.#bindGroups.clear()
     const group = this.#device.createBindGroup({ layout: pipeline.layout, entries, label: pipeline.pipeline.label })
     this.#bindGroups.set(key, group)
@@ -111,6 +112,6 @@ export function withConstants(code: string, constants: Readonly<Record<string, n
 /** Where the uniform struct of a dispatch is bound. */
 export interface Params {
   readonly binding: number
-  readonly buffer: GPUBuffer
+  readonly arena: Arena
   readonly bytes: number
 }

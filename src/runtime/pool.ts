@@ -44,6 +44,7 @@ export class Pool {
   #liveBytes = 0
   #peakBytes = 0
   #pooledBytes = 0
+  #held: Map<number, Block[]> | undefined
 
   /**
    * @param budget most bytes that may be lent out and kept free together.
@@ -77,6 +78,8 @@ export class Pool {
           'adapter. Use a smaller batch or a smaller matrix.',
       )
     const capacity = Math.min(sizeClass(bytes), most)
+    const held = this.#held?.get(capacity)?.pop()
+    if (held) return held
     const block = this.#free.get(capacity)?.pop()
     if (block) this.#pooledBytes -= capacity
     else {
@@ -108,12 +111,33 @@ export class Pool {
 
   /** Takes a block back. Whoever gave it must have submitted all commands that use it. */
   release(block: Block): void {
+    if (this.#held) {
+      put(this.#held, block)
+      return
+    }
     this.#live--
     this.#liveBytes -= block.capacity
     this.#pooledBytes += block.capacity
-    const free = this.#free.get(block.capacity)
-    if (free) free.push(block)
-    else this.#free.set(block.capacity, [block])
+    put(this.#free, block)
+  }
+
+  /**
+   * Blocks that are given back during `work` stay lent out, and serve `work` alone: a recording writes them again.
+   * @returns those blocks, for the caller to release.
+   */
+  hold(work: () => void): Block[] {
+    const held = new Map<number, Block[]>()
+    const blocks = () => [...held.values()].flat()
+    this.#held = held
+    try {
+      work()
+    } catch (error) {
+      this.#held = undefined
+      for (const block of blocks()) this.release(block)
+      throw error
+    }
+    this.#held = undefined
+    return blocks()
   }
 
   /** Destroys all free blocks. */
@@ -126,6 +150,12 @@ export class Pool {
     this.#free.clear()
     this.#pooledBytes = 0
   }
+}
+
+function put(stacks: Map<number, Block[]>, block: Block): void {
+  const stack = stacks.get(block.capacity)
+  if (stack) stack.push(block)
+  else stacks.set(block.capacity, [block])
 }
 
 function mebibytes(bytes: number): string {

@@ -4,6 +4,25 @@ import type { Entry } from './entry.ts'
 import { Profile } from './profile.ts'
 
 const arenaBytes = 1 << 18
+
+/** Parameters of many commands, bound with dynamic offsets. */
+export interface Arena {
+  readonly id: number
+  readonly buffer: GPUBuffer
+  readonly data: DataView<ArrayBuffer>
+  used: number
+}
+
+/** A range of bytes that is written into a buffer. */
+interface Write {
+  readonly buffer: GPUBuffer
+  readonly offset: number
+  readonly data: ArrayBufferView<ArrayBuffer>
+}
+
+/** What a recording holds: commands and writes in their order. */
+export type Item = Command | Write
+
 const mapRead = 0x1 | 0x8 // MAP_READ | COPY_DST
 const mostCommands = 256
 
@@ -13,10 +32,10 @@ const mostCommands = 256
  */
 export class CommandQueue {
   readonly #device: GPUDevice
-  readonly #arena = new DataView(new ArrayBuffer(arenaBytes))
   readonly #alignment: number
-  readonly arenaBuffer: GPUBuffer
-  #arenaUsed = 0
+  #arenas = 0
+  #arena: Arena
+  #taken: { readonly items: Item[]; readonly arenas: Arena[] } | undefined
   #commands: Command[] = []
   #fault: Error | undefined
   readonly #staging = new Map<number, GPUBuffer[]>()
@@ -26,7 +45,7 @@ export class CommandQueue {
   constructor(device: GPUDevice) {
     this.#device = device
     this.#alignment = device.limits.minUniformBufferOffsetAlignment
-    this.arenaBuffer = device.createBuffer({ size: arenaBytes, usage: 0x40 | 0x8, label: 'params' })
+    this.#arena = this.#newArena()
     device.addEventListener('uncapturederror', (event) => {
       const { error } = event as GPUUncapturedErrorEvent
       const outOfMemory = error.constructor.name === 'GPUOutOfMemoryError'
@@ -41,26 +60,86 @@ export class CommandQueue {
     })
   }
 
-  /** Writes the parameters of `entry` into the arena and returns their offset. */
-  pushParams(entry: Entry, values: Readonly<Record<string, number>>): number | undefined {
+  /** Writes the parameters of `entry` into an arena; undefined when it has none. */
+  pushParams(
+    entry: Entry,
+    values: Readonly<Record<string, number>>,
+  ): { readonly arena: Arena; readonly offset: number } | undefined {
     if (!entry.params) return undefined
     const { bytes, members } = entry.params
-    if (this.#arenaUsed + bytes > arenaBytes) this.submit()
-    const offset = this.#arenaUsed
+    if (this.#arena.used + bytes > arenaBytes) {
+      if (this.#taken) {
+        this.#arena = this.#newArena()
+        this.#taken.arenas.push(this.#arena)
+      } else this.submit()
+    }
+    const { data, used: offset } = this.#arena
     for (const name in members) {
       const member = members[name]
       const at = offset + member.offset
-      if (member.type === 'f32') this.#arena.setFloat32(at, values[name], true)
-      else if (member.type === 'i32') this.#arena.setInt32(at, values[name], true)
-      else this.#arena.setUint32(at, values[name], true)
+      if (member.type === 'f32') data.setFloat32(at, values[name], true)
+      else if (member.type === 'i32') data.setInt32(at, values[name], true)
+      else data.setUint32(at, values[name], true)
     }
-    this.#arenaUsed = Math.ceil((offset + bytes) / this.#alignment) * this.#alignment
-    return offset
+    this.#arena.used = Math.ceil((offset + bytes) / this.#alignment) * this.#alignment
+    return { arena: this.#arena, offset }
   }
 
   push(command: Command): void {
-    this.#commands.push(command)
-    if (this.#commands.length >= mostCommands) this.submit()
+    if (this.#taken) this.#taken.items.push(command)
+    else {
+      this.#commands.push(command)
+      if (this.#commands.length >= mostCommands) this.submit()
+    }
+  }
+
+  /**
+   * Takes down what `work` records instead of running it.
+   * @returns the items, and what destroys their parameters.
+   */
+  take(work: () => void): { items: Item[]; destroy: () => void } {
+    if (this.#taken) throw new Error('Cannot record within a recording')
+    this.submit()
+    const outer = this.#arena
+    this.#arena = this.#newArena()
+    const arenas = [this.#arena]
+    const items: Item[] = []
+    this.#taken = { items, arenas }
+    try {
+      work()
+    } finally {
+      this.#taken = undefined
+      this.#arena = outer
+      for (const { buffer, data, used } of arenas)
+        if (used > 0) this.#device.queue.writeBuffer(buffer, 0, data.buffer, 0, used)
+    }
+    const destroy = () => {
+      for (const { buffer } of arenas) buffer.destroy()
+    }
+    return { items, destroy }
+  }
+
+  /** Runs what {@link take} took down. */
+  replay(items: readonly Item[]): void {
+    this.submit()
+    let commands: Command[] = []
+    const flush = () => {
+      if (commands.length > 0) this.#send(commands)
+      commands = []
+    }
+    for (const item of items) {
+      if ('data' in item) {
+        flush()
+        const { buffer, offset, data } = item
+        this.#device.queue.writeBuffer(buffer, offset, data.buffer, data.byteOffset, data.byteLength)
+      } else if (commands.push(item) >= mostCommands) flush()
+    }
+    flush()
+  }
+
+  #newArena(): Arena {
+    const buffer = this.#device.createBuffer({ size: arenaBytes, usage: 0x40 | 0x8, label: 'params' })
+    return { id: this.#arenas++, buffer, data: new DataView(new ArrayBuffer(arenaBytes)), used: 0 }
   }
 
   /** Throws what the device reported since the last look, if anything. */
@@ -73,12 +152,16 @@ export class CommandQueue {
 
   /** Sends all recorded commands to the device. */
   submit(): void {
-    if (this.#commands.length === 0) return
+    if (this.#taken || this.#commands.length === 0) return
     const commands = this.#commands
     this.#commands = []
-    if (this.#arenaUsed > 0)
-      this.#device.queue.writeBuffer(this.arenaBuffer, 0, this.#arena.buffer as ArrayBuffer, 0, this.#arenaUsed)
-    this.#arenaUsed = 0
+    const { buffer, data, used } = this.#arena
+    if (used > 0) this.#device.queue.writeBuffer(buffer, 0, data.buffer, 0, used)
+    this.#arena.used = 0
+    this.#send(commands)
+  }
+
+  #send(commands: readonly Command[]): void {
     const encoder = this.#device.createCommandEncoder()
     if (this.profile) this.profile.encode(this.#device, encoder, commands)
     else {
@@ -92,6 +175,11 @@ export class CommandQueue {
 
   /** Writes bytes into a buffer after everything recorded so far. `data` must be a multiple of four bytes long. */
   write(buffer: GPUBuffer, offset: number, data: ArrayBufferView<ArrayBuffer>): void {
+    if (this.#taken) {
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
+      this.#taken.items.push({ buffer, offset, data: bytes })
+      return
+    }
     this.submit()
     this.#device.queue.writeBuffer(buffer, offset, data.buffer, data.byteOffset, data.byteLength)
   }
@@ -101,6 +189,7 @@ export class CommandQueue {
    * @throws DeviceLostError, GpuError or ResourceError when the device reported a fault.
    */
   async read(buffer: GPUBuffer, bytes: number, offset = 0): Promise<ArrayBuffer> {
+    if (this.#taken) throw new Error('Cannot read from the GPU within a recording: read after replay()')
     this.submit()
     this.check()
     const capacity = Math.max(256, 2 ** Math.ceil(Math.log2(bytes)))

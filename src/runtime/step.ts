@@ -71,12 +71,13 @@ export class Step extends Scope {
     }
     const { queue, pipelines } = this.gpu
     const pipeline = pipelines.get(entry, elem ?? 'f32', (dispatch.constants ?? {}) as Record<string, number>)
-    const layout = entry.params && { ...entry.params, buffer: queue.arenaBuffer }
+    const values = queue.pushParams(entry, params)
+    const layout = values ? { ...entry.params!, arena: values.arena } : null
     const command = {
       entry,
       pipeline,
       bindGroup: pipelines.bindGroup(pipeline, bound, layout),
-      offset: queue.pushParams(entry, params),
+      offset: values?.offset,
       workgroups: dispatch.workgroups,
       flops: dispatch.flops,
       bytes: dispatch.bytes ?? bytes,

@@ -66,7 +66,7 @@ export class Optimiser implements Disposable {
       targets.push({ weight, gradient, ...this.#moments.get(name)!, decay: weight.shape.length > 1 ? decay : 0 })
     }
     this.#t++
-    return adamw(step, targets, { lr, t: this.#t, clip, beta1, beta2 })
+    return adamw(step, targets, { rates: { lr, t: this.#t }, clip, beta1, beta2 })
   }
 
   /** Moments and step count, for a checkpoint. */

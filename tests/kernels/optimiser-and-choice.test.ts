@@ -21,7 +21,7 @@ test('adamw follows the formula over five steps, with clipping and decay', () =>
       using step = gpu.step()
       const g = random.normals(size)
       const gradient = step.upload('f32', [size], g)
-      const result = adamw(step, [{ weight, gradient, m, v, decay }], { lr, t, clip, beta1, beta2, eps })
+      const result = adamw(step, [{ weight, gradient, m, v, decay }], { rates: { lr, t }, clip, beta1, beta2, eps })
       const norm = Math.hypot(...g)
       expectClose('norm', [(await step.read(result))[1]], [norm], 1e-6)
       for (let i = 0; i < size; i++) {

@@ -3,13 +3,16 @@ import { expect, test } from 'vitest'
 import { DeviceLostError, ResourceError } from '../../src/core/errors.ts'
 import { Random } from '../../src/core/random.ts'
 import { openGpuRoot } from '../../src/host/gpu-root.ts'
+import { adamw, adamwRates } from '../../src/kernels/adamw.ts'
 import { add } from '../../src/kernels/add.ts'
 import { copy } from '../../src/kernels/copy.ts'
 import { mul, scale } from '../../src/kernels/elementwise.ts'
+import { linear } from '../../src/kernels/matmul.ts'
 import { sum } from '../../src/kernels/reduce.ts'
 import { checkpoint } from '../../src/runtime/checkpoint.ts'
 import { Gpu } from '../../src/runtime/gpu.ts'
 import { sizeClass } from '../../src/runtime/pool.ts'
+import type { Scope } from '../../src/runtime/scope.ts'
 import type { Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
 import { expectClose } from '../check-op.ts'
@@ -216,4 +219,79 @@ test('rows are a window on the same memory', () =>
     expect((await step.read(x))[130]).toBe(2 * 66)
     expect(() => step.rows(x, 2, 4)).toThrow('Cannot take rows 2 to 4 of x [3,64]')
     expect(() => step.rows(step.filled('f32', [3, 5], 0), 1, 2)).toThrow('byte 20 is no multiple of 256')
+  }))
+
+test('a recording runs again on what its inputs hold', () =>
+  withoutLeaks(async () => {
+    using scope = gpu.scope('inputs')
+    const x = scope.filled('f32', [64], 1)
+    const result = scope.empty('f32', [64])
+    using recording = gpu.record((step) => {
+      const ones = step.filled('f32', [64], 1)
+      const y = checkpoint(step, 'part', [x], (inner) => add(inner, scale(inner, x, 2), inner.filled('f32', [64], 0.5)))
+      copy(step, add(step, y, ones), result)
+    })
+    expect(recording.cost.dispatches).toBe(4)
+    for (const value of [1, 5, -2]) {
+      gpu.write(x, new Float32Array(64).fill(value))
+      recording.replay()
+      // Other work takes memory from the pool between two replays, and must not meet the recording's.
+      using other = gpu.step()
+      const noise = [1, 2, 3, 4].map(() => other.filled('f32', [64], 99))
+      recording.replay()
+      expect((await gpu.read(result))[7]).toBe(2 * value + 1.5)
+      for (const tensor of noise) expect((await gpu.read(tensor))[7]).toBe(99)
+    }
+  }))
+
+test('a recording cannot read, and not run after its end', () =>
+  withoutLeaks(async () => {
+    let failure: Promise<unknown> | undefined
+    const recording = gpu.record((step) => {
+      failure = step.read(step.filled('f32', [4], 1)).catch((error) => error)
+    })
+    expect(String(await failure)).toContain('Cannot read from the GPU within a recording')
+    recording[Symbol.dispose]()
+    expect(() => recording.replay()).toThrow('disposed of')
+    expect(() =>
+      gpu.record((step) => {
+        step.filled('f32', [4], 1)
+        gpu.record(() => {})
+      }),
+    ).toThrow('within a recording')
+    expect(() => {
+      using step = gpu.step()
+      add(step, step.filled('f32', [4], 1), step.filled('f32', [4], 1))
+    }).not.toThrow()
+  }))
+
+test('a replayed training step equals fresh ones', () =>
+  withoutLeaks(async () => {
+    const rows = (seed: number) => new Random(seed).normals(8 * 16)
+    const setUp = (scope: Scope) => {
+      const weight = scope.upload('f32', [16, 16], new Random(1).normals(256))
+      weight.requiresGrad = true
+      const [m, v] = [scope.filled('f32', [16, 16], 0), scope.filled('f32', [16, 16], 0)]
+      const train = (step: Step, x: Tensor<'f32'>, rates: Parameters<typeof adamw>[2]['rates']) => {
+        const gradient = step.backward(sum(step, mul(step, linear(step, x, weight), x))).get(weight)
+        adamw(step, [{ weight, gradient, m, v, decay: 0.1 }], { rates, clip: 1 })
+      }
+      return { weight, train }
+    }
+    using scope = gpu.scope('training')
+    const fresh = setUp(scope)
+    for (let t = 1; t <= 4; t++) {
+      using step = gpu.step()
+      fresh.train(step, step.upload('f32', [8, 16], rows(t)), { lr: 0.1 / t, t })
+    }
+    const again = setUp(scope)
+    const x = scope.empty('f32', [8, 16])
+    const rates = scope.empty('f32', [3])
+    using recording = gpu.record((step) => again.train(step, x, rates))
+    for (let t = 1; t <= 4; t++) {
+      gpu.write(x, rows(t))
+      gpu.write(rates, adamwRates({ lr: 0.1 / t, t }))
+      recording.replay()
+    }
+    expect(await gpu.read(again.weight)).toEqual(await gpu.read(fresh.weight))
   }))
