@@ -14,8 +14,23 @@ const storageClass = { uniform: 0, storage: 1 }
 
 function readSources(): Record<string, string> {
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.wgsl'))
-  return Object.fromEntries(names.sort().map((name) => [name, readFileSync(join(folder, name), 'utf8')]))
+  return Object.fromEntries(names.sort().map((name) => [name, withStandIns(readFileSync(join(folder, name), 'utf8'))]))
 }
+
+// Neither wesl nor wgsl_reflect knows matrix units yet: they see stand-ins, which are put right in the linked text.
+const standIns: readonly (readonly [real: string, standIn: string])[] = [
+  ['subgroup_matrix_left<elem, 16, 16>', 'array<elem, 9001>'],
+  ['subgroup_matrix_right<elem, 16, 16>', 'array<elem, 9002>'],
+  ['subgroup_matrix_result<f32, 16, 16>', 'array<f32, 9003>'],
+  ['subgroupMatrixLoad<Left, row_major>(', 'subgroupShuffle(9011, '],
+  ['subgroupMatrixLoad<Left, col_major>(', 'subgroupShuffle(9012, '],
+  ['subgroupMatrixLoad<Right, row_major>(', 'subgroupShuffle(9013, '],
+  ['subgroupMatrixLoad<Right, col_major>(', 'subgroupShuffle(9014, '],
+  ['subgroupMatrixMultiplyAccumulate(', 'subgroupShuffle(9015, '],
+  ['subgroupMatrixStore<row_major>(', 'subgroupShuffle(9016, '],
+]
+const withStandIns = (text: string) => standIns.reduce((all, [real, standIn]) => all.replaceAll(real, standIn), text)
+const withoutStandIns = (text: string) => standIns.reduce((all, [real, standIn]) => all.replaceAll(standIn, real), text)
 
 async function linked(sources: Record<string, string>, name: string, f16: boolean): Promise<string> {
   const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16 } })
@@ -90,7 +105,10 @@ async function describeKernel(sources: Record<string, string>, file: string): Pr
     }
     return `  ${camel(entry.name)}: { source: ${sourceName}, ...${JSON.stringify(body)} as const },`
   })
-  const source = { f32, ...(hasHalf ? { f16 } : {}) }
+  // Matrix units take f16 factors only.
+  const units = f32.includes(standIns[0][1])
+  const enabled = units ? `enable subgroups;\nenable chromium_experimental_subgroup_matrix;\n${f16}` : f16
+  const source = { ...(units ? {} : { f32 }), ...(hasHalf ? { f16: withoutStandIns(enabled) } : {}) }
   return [
     `const ${sourceName}: KernelSource = ${JSON.stringify(source, null, 2)}`,
     `/** Entry points of wgsl/${file}. */`,

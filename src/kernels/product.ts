@@ -3,7 +3,7 @@ import { grid } from '../runtime/entry.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { matmulAny, matmulStaged, matmul as registers, splitSum } from './wgsl.gen.ts'
+import { matmulAny, matmulStaged, matmulUnits, matmul as registers, splitSum } from './wgsl.gen.ts'
 
 /** A product y = base + alpha · (a · b) of `batch` pairs of matrices, summed over k. */
 export interface Product<D extends FloatType> {
@@ -22,21 +22,46 @@ export interface Product<D extends FloatType> {
   readonly base?: Tensor<D>
 }
 
-/** The tiers: kernels with the same entry points and parameters, and the shape of their workgroups. */
+/** The tiers: kernels with the same entry points and parameters, the rows and columns of a tile, their constants. */
 const tiers = {
-  'registers 64x64': { kernel: registers, across: 8, down: 8 },
-  'staged 64x64': { kernel: matmulStaged, across: 8, down: 8 },
-  'staged 128x128': { kernel: matmulStaged, across: 16, down: 16 },
-}
+  'registers 64x64': { kernel: registers, rows: 64, columns: 64, constants: { across: 8, down: 8 } },
+  'staged 64x64': { kernel: matmulStaged, rows: 64, columns: 64, constants: { across: 8, down: 8 } },
+  'staged 128x128': { kernel: matmulStaged, rows: 128, columns: 128, constants: { across: 16, down: 16 } },
+  'units 64x64': {
+    kernel: matmulUnits,
+    rows: 64,
+    columns: 64,
+    constants: { units_down: 2, units_across: 2, tiles_down: 2, tiles_across: 2 },
+  },
+  'units 128x64': {
+    kernel: matmulUnits,
+    rows: 128,
+    columns: 64,
+    constants: { units_down: 4, units_across: 2, tiles_down: 2, tiles_across: 2 },
+  },
+  'units 128x128': {
+    kernel: matmulUnits,
+    rows: 128,
+    columns: 128,
+    constants: { units_down: 4, units_across: 2, tiles_down: 2, tiles_across: 4 },
+  },
+} as const
+
+/** Tiles for few columns, where most lanes of a square tile would idle: they go to more rows instead. */
+const tall = {
+  'registers 8': { kernel: registers, rows: 512, columns: 8, constants: { across: 1, down: 64 } },
+  'registers 16': { kernel: registers, rows: 256, columns: 16, constants: { across: 2, down: 32 } },
+  'staged 16': { kernel: matmulStaged, rows: 128, columns: 16, constants: { across: 2, down: 16 } },
+} as const
 
 /** Name of a kernel for products. */
 export type ProductTier = keyof typeof tiers
 
-/** All kernels for products, to choose from. */
-export const productTiers = Object.keys(tiers) as ProductTier[]
-
-/** Rows and columns that one invocation makes. */
-const square = 8
+/** The kernels for products that run here on a storage type. */
+export function productTiers(gpu: Gpu, dtype: FloatType): ProductTier[] {
+  const units = gpu.capabilities.matrixUnits > 0 && dtype === 'f16'
+  return (Object.keys(tiers) as ProductTier[]).filter((name) => units || !name.startsWith('units'))
+}
 
 /** What the choice of a tier is remembered under: dtype, layout and whether the grid is small. */
 export function productWork(dtype: FloatType, transposeA: boolean, transposeB: boolean, m: number, n: number): string {
@@ -59,7 +84,12 @@ export function product<D extends FloatType>(step: Step, problem: Product<D>, y:
     return
   }
   const work = productWork(y.dtype, transposeA, transposeB, m, n)
-  tiledProduct(step, problem, y, step.gpu.tuning.choice(work, productTiers, usualTier(step.gpu, m, n)))
+  tiledProduct(
+    step,
+    problem,
+    y,
+    step.gpu.tuning.choice(work, productTiers(step.gpu, y.dtype), usualTier(step.gpu, m, n)),
+  )
 }
 
 /** Fewest of k that a split sums: shorter ones cost more to add up than they win. */
@@ -67,14 +97,10 @@ const leastChunk = 128
 
 function tiledProduct<D extends FloatType>(step: Step, problem: Product<D>, y: Tensor<D>, tier: ProductTier): void {
   const { batch, m, n, k, a, b, base, alpha } = problem
-  const { kernel, ...shape } = tiers[tier]
-  // Few columns: lanes without a column would idle, so they go to more rows instead.
-  const staged = kernel !== registers
-  const across = n <= square && !staged ? 1 : n <= 2 * square ? 2 : shape.across
-  const down = across === shape.across ? shape.down : staged ? 16 : 64 / across
-  const columns = Math.ceil(n / (square * across))
-  const rows = Math.ceil(m / (square * down))
-
+  const tile =
+    n <= 16 ? tall[tier.startsWith('registers') ? (n <= 8 ? 'registers 8' : 'registers 16') : 'staged 16'] : tiers[tier]
+  const { kernel } = tile
+  const [columns, rows] = [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows)]
   const wanted = step.gpu.software ? 4 : 256
   const splits = Math.max(1, Math.min(Math.floor(wanted / (columns * rows * batch)), Math.floor(k / leastChunk)))
   const chunk = 16 * Math.ceil(k / splits / 16)
@@ -85,7 +111,11 @@ function tiledProduct<D extends FloatType>(step: Step, problem: Product<D>, y: T
   const dispatch = {
     workgroups: [columns, rows, batch * params.splits],
     flops: 2 * batch * m * n * k,
-    constants: { a_transposed: +problem.transposeA, b_transposed: +problem.transposeB, across, down },
+    constants: {
+      ...{ a_transposed: +problem.transposeA, b_transposed: +problem.transposeB },
+      ...tile.constants,
+      ...(kernel === matmulUnits ? { subgroup: step.gpu.capabilities.matrixUnits } : {}),
+    },
   }
   if (params.splits === 1) {
     if (base) step.run(kernel.onto, { a, b, y, base }, params, dispatch)

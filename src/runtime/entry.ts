@@ -1,9 +1,9 @@
 import type { DType, FloatType } from '../core/dtype.ts'
 import type { Tensor } from './tensor.ts'
 
-/** A kernel's WGSL, linked: with f32 storage, and with f16 storage where the kernel offers it. */
+/** A kernel's WGSL, linked, for each storage type that it offers. */
 export interface KernelSource {
-  readonly f32: string
+  readonly f32?: string
   readonly f16?: string
 }
 

@@ -17,6 +17,8 @@ export interface Capabilities {
   readonly subgroups: boolean
   /** Times of single kernels. */
   readonly timestamps: boolean
+  /** Lanes of a subgroup that multiplies 16 × 16 f16 matrices into f32 on matrix units; 0 without them. */
+  readonly matrixUnits: number
 }
 
 /** How a {@link Gpu} is made. */
@@ -31,7 +33,29 @@ export interface GpuOptions {
   readonly guards?: boolean
 }
 
-const optionalFeatures: GPUFeatureName[] = ['shader-f16', 'subgroups', 'timestamp-query']
+const unitsFeature = 'chromium-experimental-subgroup-matrix' as GPUFeatureName
+const optionalFeatures: GPUFeatureName[] = ['shader-f16', 'subgroups', 'timestamp-query', unitsFeature]
+
+/** What Dawn says of matrix units, which is no part of WebGPU yet. */
+interface UnitsInfo {
+  readonly subgroupMaxSize?: number
+  readonly subgroupMatrixConfigs?: readonly {
+    readonly componentType: string
+    readonly resultComponentType: string
+    readonly M: number
+    readonly N: number
+    readonly K: number
+  }[]
+}
+
+function matrixUnits(device: GPUDevice): number {
+  const { subgroupMaxSize = 0, subgroupMatrixConfigs = [] } = (device.adapterInfo ?? {}) as UnitsInfo
+  const fits = subgroupMatrixConfigs.some(
+    ({ componentType, resultComponentType, M, N, K }) =>
+      componentType === 'f16' && resultComponentType === 'f32' && M === 16 && N === 16 && K === 16,
+  )
+  return fits && device.features.has(unitsFeature) && device.features.has('shader-f16') ? subgroupMaxSize : 0
+}
 
 /**
  * A GPU device with its memory pool and pipelines. Everything that runs on it starts here.
@@ -70,6 +94,7 @@ export class Gpu implements Disposable {
       f16: device.features.has('shader-f16'),
       subgroups: device.features.has('subgroups'),
       timestamps: device.features.has('timestamp-query'),
+      matrixUnits: matrixUnits(device),
     }
     this.pipelines = new Pipelines(device)
     this.pool = new Pool(device, options.memoryBudget ?? 15 * 2 ** 30, () => this.pipelines.forgetBindGroups())
@@ -86,6 +111,7 @@ export class Gpu implements Disposable {
         maxBufferSize: limits.maxBufferSize,
         maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
         maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
+        maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
         minUniformBufferOffsetAlignment: limits.minUniformBufferOffsetAlignment,
       },
     })

@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
+import { create } from 'webgpu'
 import * as kernels from '../../src/kernels/wgsl.gen.ts'
 import type { Entry } from '../../src/runtime/entry.ts'
 import { withConstants } from '../../src/runtime/pipelines.ts'
@@ -6,15 +7,40 @@ import { gpu } from '../gpu.ts'
 
 const entries: Entry[] = Object.values(kernels).flatMap((kernel) => Object.values(kernel) as Entry[])
 
+let units: { root: GPU; device: GPUDevice } | undefined
+
+/** Dawn without a GPU behind it, which checks shaders for matrix units on any machine. */
+async function deviceWithUnits(): Promise<GPUDevice> {
+  if (units) return units.device
+  const root = create(['backend=null', 'enable-dawn-features=allow_unsafe_apis'])
+  const adapter = await root.requestAdapter()
+  const features = ['chromium-experimental-subgroup-matrix', 'subgroups', 'shader-f16'] as GPUFeatureName[]
+  const { maxComputeWorkgroupStorageSize } = adapter!.limits
+  const device = await adapter!.requestDevice({
+    requiredFeatures: features,
+    requiredLimits: { maxComputeWorkgroupStorageSize },
+  })
+  units = { root, device }
+  return device
+}
+
+afterAll(() => units?.device.destroy())
+
 test.each(entries.map((entry) => [`${entry.kernel}.${entry.entry}`, entry] as const))(
   '%s compiles',
   async (_, entry) => {
     const variants = Object.entries(entry.source).filter(([elem]) => elem === 'f32' || gpu.capabilities.f16)
     for (const [elem, code] of variants) {
-      gpu.device.pushErrorScope('validation')
-      const module = gpu.device.createShaderModule({ code: withConstants(code, {}) })
-      gpu.device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: entry.entry } })
-      expect((await gpu.device.popErrorScope())?.message, elem).toBeUndefined()
+      const units = code.includes('subgroup_matrix')
+      const device = units ? await deviceWithUnits() : gpu.device
+      // A workgroup must be whole subgroups, and those of the device without hardware are large.
+      const constants: Record<string, number> = units
+        ? { subgroup: device.adapterInfo.subgroupMaxSize, units_down: 1, units_across: 2 }
+        : {}
+      device.pushErrorScope('validation')
+      const module = device.createShaderModule({ code: withConstants(code, constants) })
+      device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: entry.entry } })
+      expect((await device.popErrorScope())?.message, elem).toBeUndefined()
     }
   },
 )

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest'
+import { Random } from '../../src/core/random.ts'
 import { linear, matmul } from '../../src/kernels/matmul.ts'
 import { type ProductTier, productTiers, productWork } from '../../src/kernels/product.ts'
-import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { type Array64, checkOp, expectClose, zeros } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
 
 function product(a: Array64, b: Array64, transposeA: boolean, transposeB: boolean): Array64 {
@@ -77,7 +78,7 @@ for (const { name, transposeA, transposeB, swap } of forms) {
     reference: (a, b) => product(a, b, transposeA, transposeB),
     shapes: anySize.map(([a, b]) => swap(a, b)),
   })
-  for (const tier of productTiers)
+  for (const tier of productTiers(gpu, 'f32'))
     checkOp(`matmul ${name} with ${tier}`, {
       op: (step, a, b) => {
         choose(tier)
@@ -103,7 +104,7 @@ function scaled(x: Array64, factor: number): Array64 {
   return { shape: x.shape, data: x.data.map((value) => factor * value) }
 }
 
-for (const tier of productTiers)
+for (const tier of productTiers(gpu, 'f32'))
   checkOp(`linear onto a residual or a bias with ${tier}`, {
     op: (step, x, weight, base) => {
       choose(tier)
@@ -143,6 +144,25 @@ checkOp('matmul with one b for all rows', {
       [12, 8],
     ],
   ],
+})
+
+test('sums stay accurate over long rows with channels 60 times larger', async () => {
+  const random = new Random(5)
+  const [m, n, k] = [3, 5, 14_336]
+  const channels = Float64Array.from({ length: k }, (_, i) => (i % 97 === 0 ? 60 : 1))
+  const values = (rows: number) => random.normals(rows * k).map((value, i) => (value * channels[i % k]) / 16)
+  for (const dtype of gpu.capabilities.f16 ? (['f32', 'f16'] as const) : (['f32'] as const)) {
+    using step = gpu.step()
+    const inputs = [m, n].map((rows) => step.upload(dtype, [rows, k], values(rows)))
+    const [a, b] = await Promise.all(inputs.map((x) => step.read(x)))
+    const y = await step.read(linear(step, inputs[0], inputs[1]))
+    const [left, right] = [
+      { shape: [m, k], data: Float64Array.from(a) },
+      { shape: [n, k], data: Float64Array.from(b) },
+    ]
+    const want = product(left, right, false, true).data
+    expectClose(dtype, y, want, dtype === 'f32' ? 2e-6 : 2e-3)
+  }
 })
 
 test('matmul says what does not fit', () => {

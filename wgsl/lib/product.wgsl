@@ -41,34 +41,38 @@ fn range_of(group: vec3u) -> vec2u {
   return vec2u(begin, min(begin + p.chunk, p.k));
 }
 
-fn store(t: Tile, sum: Sums) {
-  for (var r = 0u; r < 8u; r++) {
-    let at = (t.batch * p.m + t.row + r) * p.n + t.column;
-    for (var c = 0u; c < 8u; c++) {
-      if (t.row + r < p.m && t.column + c < p.n) { y[at + c] = elem(p.alpha * sum[r][c / 4u][c % 4u]); }
-    }
-  }
+fn put(batch: u32, row: u32, column: u32, sum: f32) {
+  if (row < p.m && column < p.n) { y[(batch * p.m + row) * p.n + column] = elem(p.alpha * sum); }
 }
 
 // y = base + alpha * sum; base_row is 0 where one row of base serves all rows.
-fn store_onto(t: Tile, sum: Sums) {
-  for (var r = 0u; r < 8u; r++) {
-    let at = (t.batch * p.m + t.row + r) * p.n + t.column;
-    let from_base = t.batch * p.base_stride + (t.row + r) * p.base_row + t.column;
-    for (var c = 0u; c < 8u; c++) {
-      if (t.row + r < p.m && t.column + c < p.n) {
-        y[at + c] = elem(f32(base[from_base + c]) + p.alpha * sum[r][c / 4u][c % 4u]);
-      }
-    }
+fn put_onto(batch: u32, row: u32, column: u32, sum: f32) {
+  if (row < p.m && column < p.n) {
+    let from_base = f32(base[batch * p.base_stride + row * p.base_row + column]);
+    y[(batch * p.m + row) * p.n + column] = elem(from_base + p.alpha * sum);
   }
 }
 
-// parts (batch, splits, m, n)
-fn store_part(t: Tile, sum: Sums) {
+// parts (batch, splits, m, n); matrix = batch * splits + split
+fn put_part(matrix: u32, row: u32, column: u32, sum: f32) {
+  if (row < p.m && column < p.n) { parts[(matrix * p.m + row) * p.n + column] = sum; }
+}
+
+fn store(t: Tile, sum: Sums) {
   for (var r = 0u; r < 8u; r++) {
-    let at = ((t.batch * p.splits + t.split) * p.m + t.row + r) * p.n + t.column;
-    for (var c = 0u; c < 8u; c++) {
-      if (t.row + r < p.m && t.column + c < p.n) { parts[at + c] = sum[r][c / 4u][c % 4u]; }
-    }
+    for (var c = 0u; c < 8u; c++) { put(t.batch, t.row + r, t.column + c, sum[r][c / 4u][c % 4u]); }
+  }
+}
+
+fn store_onto(t: Tile, sum: Sums) {
+  for (var r = 0u; r < 8u; r++) {
+    for (var c = 0u; c < 8u; c++) { put_onto(t.batch, t.row + r, t.column + c, sum[r][c / 4u][c % 4u]); }
+  }
+}
+
+fn store_part(t: Tile, sum: Sums) {
+  let matrix = t.batch * p.splits + t.split;
+  for (var r = 0u; r < 8u; r++) {
+    for (var c = 0u; c < 8u; c++) { put_part(matrix, t.row + r, t.column + c, sum[r][c / 4u][c % 4u]); }
   }
 }
