@@ -5,6 +5,7 @@ import { registerDemo } from './demo.ts'
 import { registerDoctor } from './doctor.ts'
 import { registerGenerate } from './generate.ts'
 import { registerNiwt } from './niwt.ts'
+import { registerTune } from './tune.ts'
 import { registerVerify } from './verify.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -17,7 +18,8 @@ const program = new Command('nexus')
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
 
-for (const register of [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerVerify]) register(program)
+for (const register of [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerTune, registerVerify])
+  register(program)
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {
   for (const sub of command.commands) {

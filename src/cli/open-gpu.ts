@@ -1,6 +1,7 @@
 import { openGpuRoot } from '../host/gpu-root.ts'
 import { Gpu } from '../runtime/gpu.ts'
 import type { Output } from './output.ts'
+import { loadTuning } from './tuning-store.ts'
 
 /** Opens the GPU that a command runs on, and says which one it is. */
 export async function openGpu(output: Output, adapter?: string): Promise<Gpu> {
@@ -8,6 +9,7 @@ export async function openGpu(output: Output, adapter?: string): Promise<Gpu> {
   const gpu = await Gpu.open(root)
   output.say(`Running on ${root.name}${root.software ? ' (a GPU in software)' : ''}`)
   output.emit('adapter', { name: root.name, software: root.software })
+  await loadTuning(gpu)
   gpu.onLost((message) => output.say(`The GPU device was lost: ${message}`))
   return gpu
 }

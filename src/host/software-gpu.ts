@@ -13,10 +13,11 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { GpuError } from '../core/errors.ts'
 import { compilerPackages, type InstallOptions, installCommand, installPackages, reasonOf } from './apt.ts'
+import { cachePath } from './cache.ts'
 
 // A GPU in software: Mesa's lavapipe, or Chromium's SwiftShader. On a machine without a GPU, Nexus sets one up by
 // itself where it may, and says in one line what to do where it may not.
@@ -65,11 +66,6 @@ export function needsLayer(driver: SoftwareDriver): boolean {
   return version !== null && Number(version[1]) * 1000 + Number(version[2]) < 3238
 }
 
-/** Where built layers are kept. */
-function cacheFolder(): string {
-  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'nexus', 'software-gpu')
-}
-
 function writeSynced(path: string, bytes: Uint8Array): void {
   writeFileSync(path, bytes)
   sync(path)
@@ -87,7 +83,7 @@ function sync(path: string): void {
  * @returns the folder that holds it with its manifest.
  * @throws GpuError when there is no C compiler or no Vulkan header.
  */
-export function buildLayer(cache = cacheFolder()): string {
+export function buildLayer(cache = cachePath('software-gpu')): string {
   const source = readFileSync(join(sources, 'lavapipe-layer.c'))
   const manifest = readFileSync(join(sources, 'lavapipe-layer.json'))
   const hash = createHash('sha256').update(source).update(manifest).digest('hex').slice(0, 16)
