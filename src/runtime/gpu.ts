@@ -1,12 +1,12 @@
 import { type DType, decode, encode, type HostArray, viewAs } from '../core/dtype.ts'
-import { GpuError } from '../core/errors.ts'
+import { GpuError, ResourceError } from '../core/errors.ts'
 import { Pipelines } from './pipelines.ts'
 import { type MemoryUse, Pool } from './pool.ts'
 import type { KernelProfile } from './profile.ts'
 import { CommandQueue } from './queue.ts'
 import { Recording } from './recording.ts'
 import { Scope } from './scope.ts'
-import { Step, type StepOptions } from './step.ts'
+import { Step, type StepCost, type StepOptions } from './step.ts'
 import type { Tensor } from './tensor.ts'
 import { Tuning } from './tuning.ts'
 
@@ -152,6 +152,37 @@ export class Gpu implements Disposable {
   }
 
   /**
+   * What `work` would need, before anything is allocated or run: ops are counted and their memory is added up.
+   * @param work records on the step that it is given; what it makes must not be used afterwards.
+   * @returns the most bytes in use at once, and the dispatches, operations and bytes.
+   */
+  plan(work: (step: Step) => void): StepPlan {
+    let cost: StepCost | undefined
+    const peakBytes = this.pool.imagine(() => {
+      using step = new Step(this, { label: 'plan' })
+      work(step)
+      cost = step.cost
+    })
+    return { peakBytes, cost: cost! }
+  }
+
+  /**
+   * Plans `work` and compares it with what is left of the memory budget.
+   * @throws ResourceError with the numbers and the cure when it would not fit.
+   */
+  expectRoom(label: string, work: (step: Step) => void): StepPlan {
+    const plan = this.plan(work)
+    const { liveBytes } = this.memory
+    const mebibytes = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`
+    if (liveBytes + plan.peakBytes > this.pool.budget)
+      throw new ResourceError(
+        `Cannot run ${label}: it needs ${mebibytes(plan.peakBytes)} beside the ${mebibytes(liveBytes)} in use, and the ` +
+          `budget is ${mebibytes(this.pool.budget)}. Use a smaller batch, an NF4 base, or checkpointing.`,
+      )
+    return plan
+  }
+
+  /**
    * Takes down what `work` records, without running it, to be run many times: see {@link Recording}.
    * @param work records on the step that it is given; it cannot read. What it keeps in a scope outlives the recording.
    */
@@ -183,6 +214,7 @@ export class Gpu implements Disposable {
   write<D extends DType>(tensor: Tensor<D>, values: ArrayLike<number> | HostArray<D>): void {
     if (values.length !== tensor.size)
       throw new RangeError(`Cannot write ${tensor}: it has ${tensor.size} elements, got ${values.length}`)
+    if (this.pool.imagining) return
     const native = viewAs(tensor.dtype, new ArrayBuffer(0)).constructor
     const host = values.constructor === native ? (values as HostArray<D>) : encode(tensor.dtype, values)
     this.queue.write(tensor.block.buffer, tensor.offset, padded(host))
@@ -227,6 +259,13 @@ export class Gpu implements Disposable {
     this.pool.trim()
     this.device.destroy()
   }
+}
+
+/** What a step would need. */
+export interface StepPlan {
+  /** Most bytes lent out at once, as the pool rounds them. */
+  readonly peakBytes: number
+  readonly cost: StepCost
 }
 
 /** What reading a tensor of a dtype gives. */

@@ -45,6 +45,7 @@ export class Pool {
   #peakBytes = 0
   #pooledBytes = 0
   #held: Map<number, Block[]> | undefined
+  #imagined: { readonly blocks: Set<Block>; bytes: number; peak: number } | undefined
 
   /**
    * @param budget most bytes that may be lent out and kept free together.
@@ -78,6 +79,14 @@ export class Pool {
           'adapter. Use a smaller batch or a smaller matrix.',
       )
     const capacity = Math.min(sizeClass(bytes), most)
+    if (this.#imagined) {
+      // Nothing may touch the buffer of a block that is only counted.
+      const block: Block = { buffer: undefined as never, id: -1, capacity }
+      this.#imagined.blocks.add(block)
+      this.#imagined.bytes += capacity
+      this.#imagined.peak = Math.max(this.#imagined.peak, this.#imagined.bytes)
+      return block
+    }
     const held = this.#held?.get(capacity)?.pop()
     if (held) return held
     const block = this.#free.get(capacity)?.pop()
@@ -111,6 +120,10 @@ export class Pool {
 
   /** Takes a block back. Whoever gave it must have submitted all commands that use it. */
   release(block: Block): void {
+    if (this.#imagined?.blocks.delete(block)) {
+      this.#imagined.bytes -= block.capacity
+      return
+    }
     if (this.#held) {
       put(this.#held, block)
       return
@@ -119,6 +132,28 @@ export class Pool {
     this.#liveBytes -= block.capacity
     this.#pooledBytes += block.capacity
     put(this.#free, block)
+  }
+
+  /** Most bytes that `work` would have lent out at once; nothing is allocated. */
+  imagine(work: () => void): number {
+    const imagined = { blocks: new Set<Block>(), bytes: 0, peak: 0 }
+    this.#imagined = imagined
+    try {
+      work()
+    } finally {
+      this.#imagined = undefined
+    }
+    return imagined.peak
+  }
+
+  /** Whether blocks are only counted now. */
+  get imagining(): boolean {
+    return this.#imagined !== undefined
+  }
+
+  /** Most bytes that may be lent out and kept free together. */
+  get budget(): number {
+    return this.#budget
   }
 
   /**

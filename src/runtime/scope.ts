@@ -1,4 +1,4 @@
-import { bytesOf, type DType, encode, type HostArray } from '../core/dtype.ts'
+import { bytesOf, type DType, encode, type HostArray, viewAs } from '../core/dtype.ts'
 import { type Shape, showShape, sizeOf } from '../core/shape.ts'
 import type { Gpu } from './gpu.ts'
 import type { Block } from './pool.ts'
@@ -36,7 +36,7 @@ export class Scope implements Disposable {
     const bytes = sizeOf(shape) * bytesOf[dtype]
     const { guards, pool, queue } = this.gpu
     const block = pool.acquire(bytes + (guards ? guardBytes : 0), `${this.label}.${label}`)
-    if (guards) {
+    if (guards && !pool.imagining) {
       queue.write(block.buffer, 0, new Uint32Array(block.capacity / 4).fill(guardWord))
       this.#ends.set(block, bytes)
     }
@@ -62,7 +62,9 @@ export class Scope implements Disposable {
   /** A tensor with every element `value`. */
   filled<D extends DType>(dtype: D, shape: Shape, value: number, label = 'tensor'): Tensor<D> {
     const tensor = this.empty(dtype, shape, label)
-    this.gpu.write(tensor, encode(dtype, new Array(tensor.size).fill(value)))
+    if (this.gpu.pool.imagining) return tensor
+    const [one] = encode(dtype, [value])
+    this.gpu.write(tensor, viewAs(dtype, new ArrayBuffer(tensor.bytes)).fill(one) as HostArray<D>)
     return tensor
   }
 

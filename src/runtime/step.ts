@@ -69,7 +69,9 @@ export class Step extends Scope {
       bytes += tensor.bytes
       bound.push({ binding, block: tensor.block, offset: tensor.offset, bytes: Math.ceil(tensor.bytes / 4) * 4 })
     }
-    const { queue, pipelines } = this.gpu
+    this.#count(dispatch.flops, dispatch.bytes ?? bytes)
+    const { queue, pipelines, pool } = this.gpu
+    if (pool.imagining) return
     const pipeline = pipelines.get(entry, elem ?? 'f32', (dispatch.constants ?? {}) as Record<string, number>)
     const values = queue.pushParams(entry, params)
     const layout = values ? { ...entry.params!, arena: values.arena } : null
@@ -83,10 +85,13 @@ export class Step extends Scope {
       bytes: dispatch.bytes ?? bytes,
     }
     queue.push(command)
+  }
+
+  #count(flops: number, bytes: number): void {
     for (let step: Step | undefined = this; step; step = step.#outer) {
       step.cost.dispatches++
-      step.cost.flops += command.flops
-      step.cost.bytes += command.bytes
+      step.cost.flops += flops
+      step.cost.bytes += bytes
     }
   }
 

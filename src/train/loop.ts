@@ -40,11 +40,15 @@ export interface TrainLoop {
 
 /**
  * Runs training steps: forward, backward, update, and one read of the loss terms.
+ * @throws ResourceError before the first step when it would not fit the memory budget.
  * @throws GpuError when the loss is not finite, before it can spoil a checkpoint.
  * @throws InterruptedError between two steps when the signal is aborted.
  */
 export async function trainLoop(run: TrainLoop): Promise<void> {
-  for (let index = run.from ?? 0; index < run.steps; index++) {
+  const from = run.from ?? 0
+  // The update needs one number more; forward and backward are what may not fit.
+  if (from < run.steps) run.gpu.expectRoom(run.task, (step) => void step.backward(run.loss(step, from).total))
+  for (let index = from; index < run.steps; index++) {
     if (run.signal?.aborted) throw new InterruptedError(`Stopped ${run.task} after step ${index} of ${run.steps}`)
     using step = run.gpu.step({ label: run.task })
     const { total, terms } = run.loss(step, index)

@@ -7,6 +7,7 @@ import { toFloat32 } from '../../src/formats/tensor.ts'
 import '../../src/kernels/add.ts'
 import { Random } from '../../src/core/random.ts'
 import { crossEntropy } from '../../src/kernels/losses.ts'
+import { mean } from '../../src/kernels/reduce.ts'
 import { weightedMean } from '../../src/kernels/weighted-mean.ts'
 import { Decoder } from '../../src/models/decoder.ts'
 import { expectClose } from '../check-op.ts'
@@ -109,3 +110,25 @@ test('a sequence longer than the context is refused', () => {
   using step = gpu.step()
   expect(() => model.forward(step, step.filled('u32', [1, 33], 1))).toThrow('T at most 32')
 })
+
+test('checkpointed layers give the same gradients with less memory', () =>
+  withoutLeaks(async () => {
+    using model = Decoder.random(gpu, { ...config, layers: 6 }, new Random(1), 0.2)
+    const run = async (checkpoint: boolean) => {
+      using step = gpu.step()
+      for (const parameter of model.parameters.values()) parameter.requiresGrad = true
+      const ids = step.upload(
+        'u32',
+        [2, 16],
+        Array.from({ length: 32 }, (_, i) => (i * 5) % 32),
+      )
+      const most = gpu.watchPeak()
+      const gradients = step.backward(mean(step, crossEntropy(step, model.forward(step, ids, { checkpoint }), ids)))
+      const values = await Promise.all([...model.parameters.values()].map((tensor) => step.read(gradients.get(tensor))))
+      for (const parameter of model.parameters.values()) parameter.requiresGrad = false
+      return { values, most: most() }
+    }
+    const [plain, wrapped] = [await run(false), await run(true)]
+    for (const [i, values] of wrapped.values.entries()) expectClose(`gradient ${i}`, values, plain.values[i], 1e-5)
+    expect(wrapped.most).toBeLessThan(0.7 * plain.most)
+  }))

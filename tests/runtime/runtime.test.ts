@@ -145,7 +145,7 @@ test('a lost device is a typed error that says what to do', async () => {
 test('an injected device works without features that it was not given', async () => {
   const { adapter } = await openGpuRoot()
   using plain = new Gpu(await adapter.requestDevice())
-  expect(plain.capabilities).toEqual({ f16: false, subgroups: false, timestamps: false })
+  expect(plain.capabilities).toEqual({ f16: false, subgroups: false, timestamps: false, matrixUnits: 0 })
   using step = plain.step()
   const half = step.filled('f16', [2], 1)
   expect(() => scale(step, half, 2)).toThrow('this adapter has no shader-f16; use f32 tensors')
@@ -295,3 +295,36 @@ test('a replayed training step equals fresh ones', () =>
     }
     expect(await gpu.read(again.weight)).toEqual(await gpu.read(fresh.weight))
   }))
+
+test('a plan says what a step really uses, before it is run', () =>
+  withoutLeaks(async () => {
+    using scope = gpu.scope('weights')
+    const weight = scope.upload('f32', [48, 48], new Random(1).normals(48 * 48))
+    weight.requiresGrad = true
+    const work = (step: Step) => {
+      const x = step.upload('f32', [100, 48], new Random(2).normals(4800))
+      const y = checkpoint(step, 'part', [x, weight], (inner) =>
+        scale(inner, mul(inner, linear(inner, x, weight), linear(inner, x, weight)), 0.5),
+      )
+      step.backward(sum(step, y))
+    }
+    const before = gpu.memory
+    const plan = gpu.plan(work)
+    expect(gpu.memory).toEqual(before)
+    const most = gpu.watchPeak()
+    using step = gpu.step()
+    work(step)
+    expect(plan.peakBytes).toBe(most() - before.liveBytes)
+    expect(plan.cost).toEqual(step.cost)
+    await step.gpu.finish()
+  }))
+
+test('what does not fit is refused with the numbers', async () => {
+  using small = await Gpu.open(await openGpuRoot(), { memoryBudget: 2 ** 20 })
+  expect(() =>
+    small.expectRoom('this', (step) => {
+      for (let i = 0; i < 8; i++) step.filled('f32', [2 ** 16], 0)
+    }),
+  ).toThrow('Cannot run this: it needs 2 MiB beside the 0 MiB in use, and the budget is 1 MiB. Use a smaller batch')
+  expect(small.memory.liveBytes).toBe(0)
+})
