@@ -84,7 +84,7 @@ export function tensorRecipes(config: ModelConfig, scheme: NamingScheme): Map<st
         ...(hasBias(linear as LinearName) ? [['bias', []]] : []),
       ] as [string, number[]][]) {
         const name = `${prefix}.${linear}.${suffix}`
-        const permuted = gguf && family === 'llama' && /[qk]_proj$/.test(linear)
+        const permuted = gguf && (family === 'llama' || family === 'mistral') && /[qk]_proj$/.test(linear)
         if (!fused) plain(name, [rows, ...rest], permuted ? { type: 'unpermute', headSize } : undefined)
         else
           recipes.set(name, {
