@@ -2,6 +2,7 @@ import type { Shape } from '../core/shape.ts'
 import type { ByteSource } from './byte-source.ts'
 import { dequantizeGgml } from './ggml-quants.ts'
 import { type GgmlType, ggmlRowBytes, ggmlTypeOf } from './ggml-types.ts'
+import { quote } from './strict-json.ts'
 
 /** A value of the metadata. Integers past 2^53 are bigints; arrays of numbers are typed arrays. */
 export type GgufValue = string | number | bigint | boolean | GgufArray
@@ -67,7 +68,7 @@ export async function readGguf(source: ByteSource): Promise<Gguf> {
 }
 
 /** The header goes on after the bytes at hand. */
-class WindowEnded extends Error {}
+class WindowEnded extends SyntaxError {}
 
 /**
  * Parses the header, metadata and tensor table of a GGUF file, versions 2 and 3. Every count, size and offset is
@@ -96,7 +97,7 @@ export function parseGguf(bytes: Uint8Array, fileLength: number = bytes.length):
   for (let i = 0; i < valueCount; i++) {
     const at = cursor.at
     const key = cursor.string('a metadata key')
-    if (metadata.has(key)) throw cursor.fault(`the metadata key ${JSON.stringify(key)} appears twice`, at)
+    if (metadata.has(key)) throw cursor.fault(`the metadata key ${quote(key)} appears twice`, at)
     metadata.set(key, readValue(cursor, cursor.u32(`the type of ${key}`), key, 0))
   }
   const alignment = metadata.get('general.alignment') ?? 32
@@ -112,7 +113,7 @@ function readTable(cursor: Cursor, count: number, alignment: number): Pick<Gguf,
   for (let i = 0; i < count; i++) {
     const at = cursor.at
     const name = cursor.string('a tensor name')
-    const label = `tensor ${JSON.stringify(name)}`
+    const label = `tensor ${quote(name)}`
     if (relative.has(name)) throw cursor.fault(`${label} appears twice`, at)
     const dimensions = cursor.u32(`the rank of ${label}`)
     if (dimensions > mostDimensions)
@@ -143,7 +144,7 @@ function readTable(cursor: Cursor, count: number, alignment: number): Pick<Gguf,
     const offset = dataOffset + tensor.offset
     if (offset + tensor.byteLength > cursor.fileLength)
       throw cursor.fault(
-        `tensor ${JSON.stringify(name)} ends at byte ${offset + tensor.byteLength}, the file has ${cursor.fileLength}: it is truncated`,
+        `tensor ${quote(name)} ends at byte ${offset + tensor.byteLength}, the file has ${cursor.fileLength}: it is truncated`,
       )
     tensors.set(name, { ...tensor, offset })
   }
@@ -239,7 +240,8 @@ class Cursor {
     const { at } = this
     if (at + length > this.fileLength)
       throw this.fault(`${what} needs ${length} bytes, ${this.fileLength - at} are left: the file is truncated`)
-    if (at + length > this.#bytes.length) throw new WindowEnded('the header goes on')
+    if (at + length > this.#bytes.length)
+      throw new WindowEnded('Cannot read GGUF: its header goes on after the bytes given')
     this.at = at + length
     return at
   }

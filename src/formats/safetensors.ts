@@ -1,5 +1,5 @@
 import { type ByteSource, checkRange } from './byte-source.ts'
-import { parseJsonStrictly } from './strict-json.ts'
+import { parseJsonStrictly, quote } from './strict-json.ts'
 import { type CpuTensor, elementBytes, type FileType } from './tensor.ts'
 
 /** A safetensors file: tensors by name, and its string metadata. */
@@ -86,9 +86,7 @@ function parseHeader(bytes: Uint8Array, fileLength: number): SafetensorsHeader {
   let end = 0
   for (const entry of entries) {
     if (entry.begin !== end)
-      throw fault(
-        `tensor ${JSON.stringify(entry.name)} begins at ${entry.begin}, want ${end}: no holes or overlaps are allowed`,
-      )
+      throw fault(`tensor ${quote(entry.name)} begins at ${entry.begin}, want ${end}: no holes or overlaps are allowed`)
     end = entry.end
   }
   if (end !== fileLength - bodyOffset)
@@ -117,24 +115,25 @@ interface Entry {
 }
 
 function readEntry(name: string, value: unknown): Entry {
-  const at = `tensor ${JSON.stringify(name)}`
+  const at = `tensor ${quote(name)}`
   if (!(value instanceof Map)) throw fault(`${at} must be an object`)
   for (const key of value.keys())
     if (key !== 'dtype' && key !== 'shape' && key !== 'data_offsets')
-      throw fault(`${at} has an unknown field ${JSON.stringify(key)}`)
+      throw fault(`${at} has an unknown field ${quote(key)}`)
   const dtype = value.get('dtype')
   if (typeof dtype !== 'string' || !Object.hasOwn(elementBytes, dtype))
-    throw fault(`${at} has dtype ${JSON.stringify(dtype)}, which is unknown`)
+    throw fault(`${at} has dtype ${quote(String(dtype))}, which is unknown`)
   const shape = value.get('shape')
   const offsets = value.get('data_offsets')
   if (!isSizes(shape)) throw fault(`${at} must have a shape of non-negative integers`)
   if (!isSizes(offsets) || offsets.length !== 2) throw fault(`${at} must have two data_offsets`)
   const [begin, end] = offsets
   const bytes = shape.reduce((size, dimension) => size * dimension, elementBytes[dtype as FileType])
-  if (bytes % 1 !== 0) throw fault(`${at} is ${dtype} [${shape.join(',')}], which is not a whole number of bytes`)
-  if (!Number.isSafeInteger(bytes)) throw fault(`${at} has a shape whose size overflows: [${shape.join(',')}]`)
+  const shown = `${dtype} [${shape.slice(0, 16).join(',')}${shape.length > 16 ? ',…' : ''}]`
+  if (!(bytes <= Number.MAX_SAFE_INTEGER)) throw fault(`${at} is ${shown}, a shape whose size overflows`)
+  if (bytes % 1 !== 0) throw fault(`${at} is ${shown}, which is not a whole number of bytes`)
   if (end - begin !== bytes)
-    throw fault(`${at} is ${dtype} [${shape.join(',')}] and needs ${bytes} bytes, but its offsets give ${end - begin}`)
+    throw fault(`${at} is ${shown} and needs ${bytes} bytes, but its offsets give ${end - begin}`)
   return { name, dtype: dtype as FileType, shape, begin, end }
 }
 
