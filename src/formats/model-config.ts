@@ -1,90 +1,27 @@
-import { z } from 'zod'
 import { type Shape, sameShape, showShape } from '../core/shape.ts'
+import { parseHuggingFaceConfig } from './hugging-face-config.ts'
+import { type DecoderConfig, extraFeatures } from './model-family.ts'
 import type { CpuTensor } from './tensor.ts'
 
-/** Sizes of a Llama-style decoder. */
-export interface DecoderConfig {
-  readonly vocabularySize: number
-  /** C: size of the residual stream. */
-  readonly width: number
-  readonly layers: number
-  readonly heads: number
-  /** Key and value heads; `heads` is a multiple. */
-  readonly kvHeads: number
-  readonly headSize: number
-  readonly ffnWidth: number
-  readonly normEps: number
-  readonly ropeTheta: number
-  /** Most tokens of a sequence. */
-  readonly contextLength: number
-  /** Whether the head is the transposed embedding. */
-  readonly tiedHead: boolean
-  /** Id that ends an answer. */
-  readonly eosId: number
-}
-
-const size = z.number().int().positive()
-const schema = z.object({
-  model_type: z.string(),
-  vocab_size: size,
-  hidden_size: size,
-  num_hidden_layers: size,
-  num_attention_heads: size,
-  num_key_value_heads: size.optional(),
-  head_dim: size.optional(),
-  intermediate_size: size,
-  hidden_act: z.string().default('silu'),
-  rms_norm_eps: z.number().positive().default(1e-6),
-  rope_theta: z.number().positive().default(10_000),
-  rope_scaling: z.null().optional(),
-  max_position_embeddings: size,
-  tie_word_embeddings: z.boolean().default(false),
-  attention_bias: z.literal(false).default(false),
-  mlp_bias: z.literal(false).default(false),
-  eos_token_id: z.number().int().nonnegative().optional(),
-})
-
-const supported = ['llama']
+export type { DecoderConfig } from './model-family.ts'
 
 /**
- * Reads a Hugging Face config.json.
+ * Reads the config.json of a plain Llama decoder, whichever family it calls itself.
  * @param json the parsed file.
- * @throws SyntaxError naming the field that is missing, wrong or contradicts another.
+ * @throws SyntaxError naming the field that is missing, wrong or contradicts another, or what a plain decoder lacks.
  */
 export function parseModelConfig(json: unknown): DecoderConfig {
-  const fault = (reason: string) => new SyntaxError(`Cannot read config.json: ${reason}`)
-  const type = (json as { model_type?: unknown } | null)?.model_type
-  if (!supported.includes(type as string))
-    throw fault(`model_type is ${JSON.stringify(type)}; supported is ${supported.join(', ')}`)
-  const result = schema.safeParse(json)
-  if (!result.success) {
-    const [issue] = result.error.issues
-    throw fault(`${issue.path.join('.')}: ${issue.message}`)
-  }
-  const c = result.data
-  const kvHeads = c.num_key_value_heads ?? c.num_attention_heads
-  if (c.hidden_act !== 'silu') throw fault(`hidden_act is ${c.hidden_act}; supported is silu`)
-  if (c.num_attention_heads % kvHeads !== 0)
-    throw fault(`num_attention_heads ${c.num_attention_heads} is not a multiple of num_key_value_heads ${kvHeads}`)
-  if (c.head_dim === undefined && c.hidden_size % c.num_attention_heads !== 0)
-    throw fault(`hidden_size ${c.hidden_size} is not a multiple of num_attention_heads ${c.num_attention_heads}`)
-  const headSize = c.head_dim ?? c.hidden_size / c.num_attention_heads
-  if (headSize % 4 !== 0) throw fault(`the head size ${headSize} is not a multiple of 4`)
-  const eosId = c.eos_token_id ?? 0
-  if (eosId >= c.vocab_size) throw fault(`eos_token_id ${eosId} is not below vocab_size ${c.vocab_size}`)
+  const config = parseHuggingFaceConfig(json)
+  const extra = extraFeatures(config)
+  if (extra.length > 0)
+    throw new SyntaxError(
+      `Cannot read config.json: this ${config.family} needs what a plain decoder lacks: ${extra.join(', ')}`,
+    )
+  const { vocabularySize, width, layers, heads, kvHeads, headSize, ffnWidth } = config
+  const { normEps, ropeTheta, contextLength, tiedHead, eosId } = config
   return {
-    vocabularySize: c.vocab_size,
-    width: c.hidden_size,
-    layers: c.num_hidden_layers,
-    heads: c.num_attention_heads,
-    kvHeads,
-    headSize,
-    ffnWidth: c.intermediate_size,
-    normEps: c.rms_norm_eps,
-    ropeTheta: c.rope_theta,
-    contextLength: c.max_position_embeddings,
-    tiedHead: c.tie_word_embeddings,
-    eosId,
+    ...{ vocabularySize, width, layers, heads, kvHeads, headSize, ffnWidth },
+    ...{ normEps, ropeTheta, contextLength, tiedHead, eosId },
   }
 }
 

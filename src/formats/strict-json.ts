@@ -1,3 +1,8 @@
+/** `text` in quotation marks for an error message, at most 80 characters of it. */
+export function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
+}
+
 /**
  * Parses JSON from an untrusted file, with what `JSON.parse` lets pass refused: a key twice in one object, `__proto__`
  * keys, integers that a double cannot hold, nesting deeper than 64.
@@ -42,7 +47,7 @@ export function parseJsonStrictly(text: string): unknown {
       if (raw === undefined) throw fault('expected a key')
       const key = JSON.parse(raw) as string
       if (key === '__proto__') throw fault('the key __proto__ is not allowed')
-      if (result.has(key)) throw fault(`the key ${raw} appears twice`)
+      if (result.has(key)) throw fault(`the key ${quote(key)} appears twice`)
       expect(':')
       result.set(key, value(depth + 1))
     } while (next() === ',')
@@ -80,7 +85,8 @@ export function parseJsonStrictly(text: string): unknown {
     const digits = match(number)
     if (digits === undefined) throw fault('expected a value')
     const parsed = Number(digits)
-    if (/^-?\d+$/.test(digits) && !Number.isSafeInteger(parsed)) throw fault(`the integer ${digits} is too large`)
+    if (/^-?\d+$/.test(digits) && !Number.isSafeInteger(parsed))
+      throw fault(`the integer ${digits.slice(0, 80)} is too large`)
     return parsed
   }
 

@@ -5,8 +5,14 @@ import { sizeOf } from '../core/shape.ts'
 /** Bytes of one element of each safetensors dtype, in the order of the format's own enumeration. */
 export const elementBytes = {
   BOOL: 1,
+  F4: 0.5,
+  F6_E2M3: 0.75,
+  F6_E3M2: 0.75,
   U8: 1,
   I8: 1,
+  F8_E5M2: 1,
+  F8_E4M3: 1,
+  F8_E8M0: 1,
   I16: 2,
   U16: 2,
   F16: 2,
@@ -14,6 +20,7 @@ export const elementBytes = {
   I32: 4,
   U32: 4,
   F32: 4,
+  C64: 8,
   F64: 8,
   I64: 8,
   U64: 8,
@@ -23,7 +30,7 @@ export const elementBytes = {
 export type FileType = keyof typeof elementBytes
 
 /** Element types that {@link cpuTensor} writes. */
-export type WritableType = 'F32' | 'F16' | 'U32' | 'I32' | 'U16' | 'U8'
+export type WritableType = 'F32' | 'F16' | 'BF16' | 'U32' | 'I32' | 'U16' | 'U8' | 'I8'
 
 /** A tensor as bytes of a file: little-endian, row-major. */
 export interface CpuTensor {
@@ -72,9 +79,17 @@ function bfloat(bits: number): number {
   return scratch.getFloat32(0)
 }
 
+/** The bits of the bfloat16 nearest to `value`, ties to even; NaN stays NaN. */
+function toBfloat(value: number): number {
+  scratch.setFloat32(0, value)
+  const bits = scratch.getUint32(0)
+  if (Number.isNaN(value)) return (bits >>> 16) | 0x40
+  return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff
+}
+
 /**
  * A tensor for a file, from numbers.
- * @param dtype F32, F16 (rounded to nearest even), or a type of integers.
+ * @param dtype F32, F16 and BF16 (rounded to nearest even), or a type of integers.
  * @throws RangeError when the number of values is not the shape's.
  */
 export function cpuTensor(dtype: WritableType, shape: Shape, values: ArrayLike<number>): CpuTensor {
@@ -86,10 +101,12 @@ export function cpuTensor(dtype: WritableType, shape: Shape, values: ArrayLike<n
   const write = {
     F32: (i: number) => view.setFloat32(4 * i, values[i], true),
     F16: (i: number) => view.setUint16(2 * i, toHalf(values[i]), true),
+    BF16: (i: number) => view.setUint16(2 * i, toBfloat(values[i]), true),
     U32: (i: number) => view.setUint32(4 * i, values[i], true),
     I32: (i: number) => view.setInt32(4 * i, values[i], true),
     U16: (i: number) => view.setUint16(2 * i, values[i], true),
     U8: (i: number) => view.setUint8(i, values[i]),
+    I8: (i: number) => view.setInt8(i, values[i]),
   }[dtype]
   for (let i = 0; i < size; i++) write(i)
   return { dtype, shape, data }

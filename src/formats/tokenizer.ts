@@ -9,8 +9,22 @@ export interface Tokenizer {
    * @throws RangeError naming the first character that the vocabulary lacks.
    */
   encode(text: string): number[]
-  /** Text of `ids`. */
+  /** Text of `ids`, special tokens spelled out; ids without a token give nothing. */
   decode(ids: readonly number[]): string
+  /** Ids of the special tokens, by their spelling. Only {@link encodeWithSpecials} makes them. */
+  readonly specials: ReadonlyMap<string, number>
+}
+
+/** Ids of `text` in which special tokens are recognised. For templates; never give it what a person wrote. */
+export function encodeWithSpecials(tokenizer: Tokenizer, text: string): number[] {
+  const spellings = [...tokenizer.specials.keys()].sort((a, b) => b.length - a.length)
+  if (spellings.length === 0) return tokenizer.encode(text)
+  const pattern = new RegExp(
+    `(${spellings.map((spelling) => spelling.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')).join('|')})`,
+  )
+  return text
+    .split(pattern)
+    .flatMap((part, i) => (i % 2 === 1 ? [tokenizer.specials.get(part)!] : part === '' ? [] : tokenizer.encode(part)))
 }
 
 /**
@@ -28,21 +42,50 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
   }
   const { model, pre_tokenizer, normalizer } = json as TokenizerJson
   const vocabulary = model?.vocab ?? {}
+  const added = (json as { added_tokens?: AddedToken[] }).added_tokens ?? []
+  const specials = new Map(added.flatMap(({ content, id, special }) => (special ? [[content, id]] : [])))
+  const spellings = new Map([...specials].map(([content, id]) => [id, content]))
+  const byteLevel = JSON.stringify((json as { decoder?: unknown }).decoder ?? null).includes('"ByteLevel"')
+  const size = new Set([...Object.values(vocabulary), ...added.map(({ id }) => id)]).size
   // Such a model drops a character that it lacks, without a word: it is looked up first.
   const dropsUnknown = !model?.unk_token && !model?.byte_fallback && !pre_tokenizer && !normalizer
   return {
-    size: Object.keys(vocabulary).length,
+    size,
+    specials,
     encode(text) {
       const missing = dropsUnknown ? [...text].find((character) => !Object.hasOwn(vocabulary, character)) : undefined
       if (missing !== undefined)
         throw new RangeError(`Cannot encode ${JSON.stringify(text)}: the vocabulary lacks ${JSON.stringify(missing)}`)
       return inner.encode(text, { add_special_tokens: false }).ids
     },
-    decode: (ids) =>
-      ids.length === 0
-        ? ''
-        : inner.decode([...ids], { skip_special_tokens: false, clean_up_tokenization_spaces: false }),
+    decode(ids) {
+      let text = ''
+      let plain: number[] = []
+      const flush = () => {
+        if (plain.length > 0)
+          text += inner.decode(plain, { skip_special_tokens: false, clean_up_tokenization_spaces: false })
+        plain = []
+      }
+      for (const id of ids) {
+        const special = spellings.get(id)
+        // A byte-level decoder would garble a special token; others need it in its place, for what they do at the start.
+        if (special === undefined || (!byteLevel && inner.id_to_token(id) !== undefined)) {
+          if (inner.id_to_token(id) !== undefined) plain.push(id)
+        } else {
+          flush()
+          text += special
+        }
+      }
+      flush()
+      return text
+    },
   }
+}
+
+interface AddedToken {
+  readonly id: number
+  readonly content: string
+  readonly special?: boolean
 }
 
 /** The parts of a tokenizer.json that decide what happens to unknown characters. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, isAbsolute, join, normalize, sep } from 'node:path'
 import { ResourceError } from '../core/errors.ts'
 
@@ -121,5 +121,48 @@ export class FolderFiles {
     const outside = isAbsolute(path) || normalize(path).split(sep).includes('..')
     if (outside) throw new SyntaxError(`Cannot open ${path}: it lies outside the folder`)
     return join(this.root, path)
+  }
+}
+
+/** A file that is read in pieces. Close it when done: `await using file = await FileSource.open(path)`. */
+export class FileSource implements AsyncDisposable {
+  readonly path: string
+  /** Bytes of the file when it was opened. */
+  readonly length: number
+  readonly #file: FileHandle
+
+  private constructor(path: string, length: number, file: FileHandle) {
+    this.path = path
+    this.length = length
+    this.#file = file
+  }
+
+  /** Opens a file. @throws SyntaxError naming the file, when it cannot be read or is none. */
+  static async open(path: string): Promise<FileSource> {
+    const fault = (reason: string) => new SyntaxError(`Cannot read ${path}: ${reason}`)
+    const file = await open(path).catch((error: Error) => {
+      throw fault(error.message)
+    })
+    const { size, isFile } = await file.stat().then((stat) => ({ size: stat.size, isFile: stat.isFile() }))
+    if (isFile) return new FileSource(path, size, file)
+    await file.close()
+    throw fault('it is not a regular file')
+  }
+
+  /** `length` bytes from `offset`. @throws SyntaxError when the file ends before. */
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.length))
+      throw new SyntaxError(`Cannot read ${length} bytes at ${offset} of ${this.path}: it has ${this.length}`)
+    const bytes = new Uint8Array(length)
+    for (let done = 0; done < length; ) {
+      const { bytesRead } = await this.#file.read(bytes, done, Math.min(length - done, 2 ** 30), offset + done)
+      if (bytesRead === 0) throw new SyntaxError(`Cannot read ${this.path}: it became shorter while it was read`)
+      done += bytesRead
+    }
+    return bytes
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close()
   }
 }
