@@ -20,6 +20,7 @@ import { cosine, squaredError } from '../src/kernels/row-distance.ts'
 import { argmax, sample, topK } from '../src/kernels/select.ts'
 import { selectiveScan, selectiveScanStep } from '../src/kernels/selective-scan.ts'
 import { softmax } from '../src/kernels/softmax.ts'
+import { ssd } from '../src/kernels/ssd.ts'
 import type { Scope } from '../src/runtime/scope.ts'
 import type { Step } from '../src/runtime/step.ts'
 import type { Tensor } from '../src/runtime/tensor.ts'
@@ -229,6 +230,17 @@ export const cases: readonly Case[] = [
       return (step) => selectiveScanStep(step, x, delta, a, b, c, state, { softplus: true })
     },
   },
+  ...[256, 1024, 4096].map(
+    (tokens): Case => ({
+      name: `ssd 64 states 1×${tokens}, 8 heads of 32`,
+      backward: true,
+      setup(make) {
+        const [x, dt, a] = [make.normal(1, tokens, 8, 32), make.normal(1, tokens, 8), make.negative(8)]
+        const [b, c, skip] = [make.normal(1, tokens, 1, 64), make.normal(1, tokens, 1, 64), make.normal(8)]
+        return (step) => ssd(step, x, dt, a, b, c, { skip, softplus: true })
+      },
+    }),
+  ),
   {
     name: 'embedding 4096 of 1024×256',
     backward: true,
