@@ -1,6 +1,7 @@
 // Between the order of a model, (batch, tokens, heads, width), and that of ssd, (batch, chunks, heads, chunk, width) in
 // f32, where each head of a chunk is a matrix and the last chunk is filled up with zeros; and the step sizes, with the
 // sums of their logarithmic decays a · dt over the segments before and after each token of a chunk.
+// A workgroup of 16 × 4 moves four rows: where a row goes is worked out once, not for each of its elements.
 import package::lib::elem::elem;
 import package::lib::grid::flat_workgroup;
 import package::lib::softplus::softplus;
@@ -25,25 +26,30 @@ fn place(i: u32) -> i32 {
   return i32(((part / p.chunks * p.tokens + token) * p.heads + head) * p.width + column);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(16, 4)
 fn split(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-         @builtin(local_invocation_index) lane: u32) {
-  let i = flat_workgroup(group, groups) * 64u + lane;
-  if (i >= p.size) { return; }
-  let source = place(i);
-  if (source < 0) { chunked[i] = 0.0; } else { chunked[i] = f32(x[source]); }
+         @builtin(local_invocation_id) local: vec3u) {
+  let first = (flat_workgroup(group, groups) * 4u + local.y) * p.width;
+  if (first >= p.size) { return; }
+  let source = place(first);
+  for (var column = local.x; column < p.width; column += 16u) {
+    if (source < 0) { chunked[first + column] = 0.0; } else { chunked[first + column] = f32(x[u32(source) + column]); }
+  }
 }
 
 @group(0) @binding(1) var<storage, read> parts: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<elem>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(16, 4)
 fn merge(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-         @builtin(local_invocation_index) lane: u32) {
-  let i = flat_workgroup(group, groups) * 64u + lane;
-  if (i >= p.size) { return; }
-  let to = place(i);
-  if (to >= 0) { y[to] = elem(parts[i]); }
+         @builtin(local_invocation_id) local: vec3u) {
+  let first = (flat_workgroup(group, groups) * 4u + local.y) * p.width;
+  if (first >= p.size) { return; }
+  let target_row = place(first);
+  if (target_row < 0) { return; }
+  for (var column = local.x; column < p.width; column += 16u) {
+    y[u32(target_row) + column] = elem(parts[first + column]);
+  }
 }
 
 // Step sizes in chunks: dt + bias or softplus of that, width being 1.

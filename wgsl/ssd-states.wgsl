@@ -1,6 +1,7 @@
 // How states leave a chunk, are carried, and enter the next. Chunked order: see ssd-chunks.wgsl; H heads share G groups.
 //   decay  y[i, n] = x[i, n] exp(segments[i]) d[i], each head from the rows of its group; without d where has_steps is 0
 //          x (batch, chunks, G, Q, width)   segments, d (batch, chunks, H, Q)   y (batch, chunks, H, Q, width)
+//          A workgroup of 16 × 4 makes four rows.
 //   carry  before[k + 1] = exp(e_k) before[k] + own[k],  e_k the last prefix sum of chunk k
 //          own, before (batch, chunks, H, cells)   prefix (batch, chunks, H, Q)   state (batch, H, cells)
 import package::lib::elem::elem;
@@ -26,33 +27,36 @@ fn shared_row(row: u32) -> u32 {
   return (matrix / p.heads * p.groups + matrix % p.heads / (p.heads / p.groups)) * p.chunk + row % p.chunk;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(16, 4)
 fn decay(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-         @builtin(local_invocation_index) lane: u32) {
-  let i = flat_workgroup(group, groups) * 64u + lane;
-  if (i >= p.size) { return; }
-  let row = i / p.width;
-  y[i] = x[shared_row(row) * p.width + i % p.width] * exp(segments[row]) * step_size(row);
+         @builtin(local_invocation_id) local: vec3u) {
+  let row = flat_workgroup(group, groups) * 4u + local.y;
+  if (row >= p.size / p.width) { return; }
+  let factor = exp(segments[row]) * step_size(row);
+  let first = shared_row(row) * p.width;
+  for (var n = local.x; n < p.width; n += 16u) { y[row * p.width + n] = x[first + n] * factor; }
 }
 
-// dx = sum over the heads of a group; one invocation an element of x
+// dx = sum over the heads of a group
 @group(0) @binding(4) var<storage, read> dy: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dx: array<f32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(16, 4)
 fn decay_backward_x(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                    @builtin(local_invocation_index) lane: u32) {
-  let i = flat_workgroup(group, groups) * 64u + lane;
+                    @builtin(local_invocation_id) local: vec3u) {
+  let at = flat_workgroup(group, groups) * 4u + local.y; // a row of x: (batch, chunk, group, token)
   let share = p.heads / p.groups;
-  if (i >= p.size / share) { return; }
-  let token = i / p.width % p.chunk;
-  let part = i / p.width / p.chunk; // (batch, chunk, group)
-  var sum = 0.0;
-  for (var k = 0u; k < share; k++) {
-    let row = (part / p.groups * p.heads + part % p.groups * share + k) * p.chunk + token;
-    sum += dy[row * p.width + i % p.width] * exp(segments[row]) * step_size(row);
+  if (at >= p.size / p.width / share) { return; }
+  let part = at / p.chunk;
+  let first = (part / p.groups * p.heads + part % p.groups * share) * p.chunk + at % p.chunk;
+  for (var n = local.x; n < p.width; n += 16u) {
+    var sum = 0.0;
+    for (var k = 0u; k < share; k++) {
+      let row = first + k * p.chunk;
+      sum += dy[row * p.width + n] * exp(segments[row]) * step_size(row);
+    }
+    dx[at * p.width + n] = sum;
   }
-  dx[i] = sum;
 }
 
 // dsegments = sum_n dy y and dd = sum_n dy x exp(segments); one invocation a row

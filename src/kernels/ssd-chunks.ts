@@ -13,6 +13,8 @@ export interface Chunking {
 }
 
 const each = (count: number) => grid(Math.ceil(count / 64))
+/** Workgroups for the rows of `x`, four each. */
+const fourRows = (x: Tensor) => grid(Math.ceil(x.size / x.shape.at(-1)! / 4))
 
 /**
  * A sequence as one matrix a head of each chunk.
@@ -22,7 +24,7 @@ const each = (count: number) => grid(Math.ceil(count / 64))
 export function splitChunks(step: Step, x: Tensor<FloatType>, cut: Chunking): Tensor<'f32'> {
   const [batch, , heads, width] = x.shape
   const chunked = step.empty('f32', [batch, cut.chunks, heads, cut.size, width], 'chunks')
-  step.run(wgsl.split, { x, chunked }, paramsOf(chunked, cut), { workgroups: each(chunked.size), flops: 0 })
+  step.run(wgsl.split, { x, chunked }, paramsOf(chunked, cut), { workgroups: fourRows(chunked), flops: 0 })
   return step.node('splitChunks', chunked, [x], (dy) => [mergeChunks(step, dy, x.dtype, cut)])
 }
 
@@ -35,7 +37,7 @@ export function splitChunks(step: Step, x: Tensor<FloatType>, cut: Chunking): Te
 export function mergeChunks<D extends FloatType>(step: Step, parts: Tensor<'f32'>, dtype: D, cut: Chunking): Tensor<D> {
   const [batch, , heads, , width] = parts.shape
   const y = step.empty(dtype, [batch, cut.tokens, heads, width], 'merged')
-  step.run(wgsl.merge, { parts, y }, paramsOf(parts, cut), { workgroups: each(parts.size), flops: 0 })
+  step.run(wgsl.merge, { parts, y }, paramsOf(parts, cut), { workgroups: fourRows(parts), flops: 0 })
   return step.node('mergeChunks', y, [parts], (dy) => [splitChunks(step, dy, cut)])
 }
 

@@ -3,7 +3,8 @@ import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { ssdStates as wgsl } from './wgsl.gen.ts'
 
-const each = (count: number) => grid(Math.ceil(count / 64))
+/** Workgroups for the rows of `x`, four each. */
+const fourRows = (x: Tensor) => grid(Math.ceil(x.size / x.shape.at(-1)! / 4))
 
 /**
  * The rows of a chunk, decayed for each head: x[i] · exp(segments[i]), times d[i] where `d` is given.
@@ -21,17 +22,17 @@ export function decayRows(step: Step, x: Tensor<'f32'>, segments: Tensor<'f32'>,
     ...{ has_steps: d ? 1 : 0, has_state: 0 },
   }
   const operands = { x, segments, d: d ?? segments }
-  step.run(wgsl.decay, { ...operands, y }, params, { workgroups: each(y.size), flops: 3 * y.size })
+  step.run(wgsl.decay, { ...operands, y }, params, { workgroups: fourRows(y), flops: 3 * y.size })
   return step.node('decayRows', y, d ? [x, segments, d] : [x, segments], (dy) => {
     const dx = step.empty('f32', x.shape, 'dx')
     step.run(wgsl.decayBackwardX, { segments, d: d ?? segments, dy, dx }, params, {
-      workgroups: each(x.size),
+      workgroups: fourRows(x),
       flops: 4 * y.size,
     })
     const dsegments = step.empty('f32', segments.shape, 'dsegments')
     const dd = step.empty('f32', d ? d.shape : [1], 'dd')
     step.run(wgsl.decayBackwardRows, { ...operands, dy, dsegments, dd }, params, {
-      workgroups: each(segments.size),
+      workgroups: grid(Math.ceil(segments.size / 64)),
       flops: 2 * y.size,
     })
     return d ? [dx, dsegments, dd] : [dx, dsegments]
