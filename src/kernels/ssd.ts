@@ -49,6 +49,7 @@ export function ssd<D extends FloatType>(
   { skip, dtBias, softplus = false, state }: SsdOptions<D> = {},
 ): Tensor<D> {
   expectRank('ssd', x, 'B, T, H, P', 4)
+  expectRank('ssd', b, 'B, T, G, N', 4)
   const [batch, tokens, heads, width] = x.shape
   const [, , groups, n] = b.shape
   expectShape('ssd', x, 'dt', dt, [batch, tokens, heads])
