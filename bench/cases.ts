@@ -4,6 +4,7 @@ import { quantizeNf4 } from '../src/formats/nf4.ts'
 import { adamw } from '../src/kernels/adamw.ts'
 import { add } from '../src/kernels/add.ts'
 import { attention } from '../src/kernels/attention.ts'
+import { causalConv1d } from '../src/kernels/causal-conv1d.ts'
 import { centre } from '../src/kernels/centre.ts'
 import { gelu, mul, scale, silu, swiglu } from '../src/kernels/elementwise.ts'
 import { embedding } from '../src/kernels/embedding.ts'
@@ -17,7 +18,9 @@ import { rmsNorm } from '../src/kernels/rms-norm.ts'
 import { rope } from '../src/kernels/rope.ts'
 import { cosine, squaredError } from '../src/kernels/row-distance.ts'
 import { argmax, sample, topK } from '../src/kernels/select.ts'
+import { selectiveScan, selectiveScanStep } from '../src/kernels/selective-scan.ts'
 import { softmax } from '../src/kernels/softmax.ts'
+import { ssd } from '../src/kernels/ssd.ts'
 import type { Scope } from '../src/runtime/scope.ts'
 import type { Step } from '../src/runtime/step.ts'
 import type { Tensor } from '../src/runtime/tensor.ts'
@@ -56,6 +59,18 @@ export class Maker {
   positive(...shape: number[]): Tensor<'f32'> {
     const size = shape.reduce((a, b) => a * b, 1)
     return this.#scope.upload('f32', shape, this.#random.normals(size).map(Math.abs))
+  }
+
+  /** Minus the magnitudes of normal values, wanting a gradient: rates of decay. */
+  negative(...shape: number[]): Tensor<'f32'> {
+    const size = shape.reduce((a, b) => a * b, 1)
+    const x = this.#scope.upload(
+      'f32',
+      shape,
+      this.#random.normals(size).map((value) => -Math.abs(value)),
+    )
+    x.requiresGrad = true
+    return x
   }
 
   /** Integers below `end`. */
@@ -185,6 +200,47 @@ export const cases: readonly Case[] = [
       return (step) => rope(step, x)
     },
   },
+  {
+    name: 'causalConv1d 4 taps 4×512×512',
+    backward: true,
+    setup(make) {
+      const [x, weight, bias] = [make.normal(4, 512, 512), make.normal(512, 4), make.normal(512)]
+      return (step) => causalConv1d(step, x, weight, { bias, activation: 'silu' })
+    },
+  },
+  ...[256, 1024, 4096].map(
+    (tokens): Case => ({
+      name: `selectiveScan 16 states 1×${tokens}×256`,
+      backward: true,
+      setup(make) {
+        const [x, delta] = [make.normal(1, tokens, 256), make.normal(1, tokens, 256)]
+        const [b, c, skip] = [make.normal(1, tokens, 16), make.normal(1, tokens, 16), make.normal(256)]
+        const a = make.negative(256, 16)
+        return (step) => selectiveScan(step, x, delta, a, b, c, { skip, softplus: true })
+      },
+    }),
+  ),
+  {
+    name: 'selectiveScanStep 16 states 8×1024',
+    backward: false,
+    setup(make) {
+      const [x, delta] = [make.constant(8, 1, 1024), make.constant(8, 1, 1024)]
+      const [b, c, state] = [make.constant(8, 1, 16), make.constant(8, 1, 16), make.constant(8, 1024, 16)]
+      const a = make.negative(1024, 16)
+      return (step) => selectiveScanStep(step, x, delta, a, b, c, state, { softplus: true })
+    },
+  },
+  ...[256, 1024, 4096].map(
+    (tokens): Case => ({
+      name: `ssd 64 states 1×${tokens}, 8 heads of 32`,
+      backward: true,
+      setup(make) {
+        const [x, dt, a] = [make.normal(1, tokens, 8, 32), make.normal(1, tokens, 8), make.negative(8)]
+        const [b, c, skip] = [make.normal(1, tokens, 1, 64), make.normal(1, tokens, 1, 64), make.normal(8)]
+        return (step) => ssd(step, x, dt, a, b, c, { skip, softplus: true })
+      },
+    }),
+  ),
   {
     name: 'embedding 4096 of 1024×256',
     backward: true,
