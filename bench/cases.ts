@@ -197,7 +197,8 @@ export const cases: readonly Case[] = [
     backward: true,
     setup(make) {
       const x = make.normal(8, 256, 8, 64)
-      return (step) => rope(step, x)
+      const frequencies = make.positive(32)
+      return (step) => rope(step, x, frequencies)
     },
   },
   {

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import type { FloatType } from '../../src/core/dtype.ts'
+import { ropeFrequencies } from '../../src/formats/rope-scaling.ts'
 import { attention } from '../../src/kernels/attention.ts'
 import { columnSum } from '../../src/kernels/column-sum.ts'
 import { embedding } from '../../src/kernels/embedding.ts'
@@ -8,7 +9,7 @@ import { lora } from '../../src/kernels/lora.ts'
 import { mean, rowSum, sum } from '../../src/kernels/reduce.ts'
 import { rope } from '../../src/kernels/rope.ts'
 import { softmax } from '../../src/kernels/softmax.ts'
-import type { Step } from '../../src/runtime/step.ts'
+import type { Step, Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
 import { type Array64, checkOp, zeros } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
@@ -28,22 +29,41 @@ checkOp('softmax', {
   shapes: [[[5, 37]], [[1, 1]], [[70, 3, 130]]],
 })
 
-checkOp('rope', {
-  op: (step, x) => rope(step, x, { theta: 100, offset: 3 }),
-  reference: (x) => {
-    const [, tokens, heads, size] = x.shape
-    const y = zeros(...x.shape)
-    for (let i = 0; i < x.data.length; i++) {
-      const d = i % size
-      const pair = d % (size / 2)
-      const position = (Math.floor(i / size / heads) % tokens) + 3
-      const angle = position * 100 ** (-pair / (size / 2))
-      const partner = d < size / 2 ? -x.data[i + size / 2] : x.data[i - size / 2]
-      y.data[i] = x.data[i] * Math.cos(angle) + partner * Math.sin(angle)
+/** Rows begin at `starts`; `turned` numbers of a head are rotated. */
+function ropeOracle(x: Array64, starts: readonly number[], turned: number, factor: number): Array64 {
+  const [, tokens, heads, size] = x.shape
+  const y = zeros(...x.shape)
+  for (let i = 0; i < x.data.length; i++) {
+    const d = i % size
+    const token = Math.floor(i / size / heads)
+    if (d >= turned) {
+      y.data[i] = x.data[i]
+      continue
     }
-    return y
-  },
+    const position = (token % tokens) + 3 + starts[Math.floor(token / tokens)]
+    const angle = position * Math.fround(100 ** (-(d % (turned / 2)) / (turned / 2)))
+    const partner = d < turned / 2 ? -x.data[i + turned / 2] : x.data[i - turned / 2]
+    y.data[i] = factor * (x.data[i] * Math.cos(angle) + partner * Math.sin(angle))
+  }
+  return y
+}
+
+const frequencies = (step: Step, turned: number) =>
+  step.upload('f32', [turned / 2], ropeFrequencies(100, turned).inverse)
+
+checkOp('rope', {
+  op: (step, x) => rope(step, x, frequencies(step, x.shape[3]), { offset: 3 }),
+  reference: (x) => ropeOracle(x, [0, 0, 0], x.shape[3], 1),
   shapes: [[[2, 5, 3, 6]], [[1, 1, 1, 2]], [[3, 17, 4, 8]]],
+})
+
+checkOp('rope of a part of each head, from where each row stands', {
+  op: (step, x) => {
+    const starts = step.upload('u32', [x.shape[0]], [7, 0, 50].slice(0, x.shape[0]))
+    return rope(step, x, frequencies(step, 4), { offset: 3, starts, factor: 1.5 })
+  },
+  reference: (x) => ropeOracle(x, [7, 0, 50], 4, 1.5),
+  shapes: [[[2, 5, 3, 10]], [[3, 17, 4, 8]]],
 })
 
 function attentionOracle(q: Array64, k: Array64, v: Array64, causal: boolean): Array64 {
