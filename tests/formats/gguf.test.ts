@@ -92,7 +92,7 @@ test('a header longer than the first window is read in larger ones, and only the
   head[32] = 0x61
   view.setUint32(33, 8, true)
   view.setBigUint64(37, BigInt(text), true)
-  const bytes = new Uint8Array(head.length + text + (64 << 20)).fill(0x62)
+  const bytes = new Uint8Array(head.length + text + (8 << 20)).fill(0x62)
   bytes.set(head)
   let most = 0
   const inner = memorySource(bytes)
