@@ -2,6 +2,7 @@ import type { FloatType } from '../core/dtype.ts'
 import { sameShape, showShape, sizeOf } from '../core/shape.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
+import { gemvInto, mostGemvRows } from './gemv.ts'
 import { matmulPlain, matmul as wgsl } from './wgsl.gen.ts'
 
 /** Which factors of {@link matmul} are stored transposed. At most one may be. */
@@ -93,6 +94,10 @@ function dispatch<D extends FloatType>(
 ): void {
   const flops = 2 * batch * m * n * k
   const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0)
+  if (transposeB && batch === 1 && m <= mostGemvRows && fours(k)) {
+    gemvInto(step, a, b, y)
+    return
+  }
   const tiled = transposeA ? fours(m, n) : transposeB ? fours(k) : fours(k, n)
   if (tiled) {
     const entry = transposeA ? wgsl.tn : transposeB ? wgsl.nt : wgsl.nn

@@ -1,6 +1,6 @@
 import type { FloatType } from '../core/dtype.ts'
 import { Random } from '../core/random.ts'
-import { type Shape, showShape } from '../core/shape.ts'
+import { showShape } from '../core/shape.ts'
 import {
   checkWeights,
   type DecoderConfig,
@@ -16,7 +16,7 @@ import { swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
 import { type LoraPair, lora } from '../kernels/lora.ts'
 import { linear } from '../kernels/matmul.ts'
-import { type Nf4Weight, nf4Linear } from '../kernels/nf4.ts'
+import { type Nf4Weight, nf4Linear, uploadNf4 } from '../kernels/nf4.ts'
 import { rmsNorm } from '../kernels/rms-norm.ts'
 import { rope } from '../kernels/rope.ts'
 import type { Gpu } from '../runtime/gpu.ts'
@@ -108,7 +108,8 @@ export class Decoder implements Disposable {
     const quantized = new Map<string, Nf4Weight>()
     for (const [name, shape] of expectedTensors(config)) {
       const values = toFloat32(tensors.get(name)!)
-      if (storage === 'nf4' && name.endsWith('_proj.weight')) quantized.set(name, uploadNf4(scope, name, values, shape))
+      if (storage === 'nf4' && name.endsWith('_proj.weight'))
+        quantized.set(name, uploadNf4(scope, quantizeNf4(values, shape), name))
       else parameters.set(name, scope.upload(storage === 'f16' ? 'f16' : 'f32', shape, values, name))
     }
     return new Decoder(gpu, config, scope, parameters, quantized)
@@ -209,16 +210,6 @@ export class Decoder implements Disposable {
 
   [Symbol.dispose](): void {
     this.#scope[Symbol.dispose]()
-  }
-}
-
-function uploadNf4(scope: Scope, name: string, values: Float32Array, shape: Shape): Nf4Weight {
-  const { codes, scales } = quantizeNf4(values, shape)
-  const words = new Uint32Array(codes.buffer)
-  return {
-    shape,
-    codes: scope.upload('u32', [words.length], words, name),
-    scales: scope.upload('f32', [scales.length], scales, `${name}.absmax`),
   }
 }
 
