@@ -1,4 +1,5 @@
 import type { FloatType } from '../core/dtype.ts'
+import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { gemv as wgsl } from './wgsl.gen.ts'
@@ -7,11 +8,11 @@ import { gemv as wgsl } from './wgsl.gen.ts'
 export const mostGemvRows = 4
 
 /**
- * Invocations that share four rows of a weight: enough for coalesced loads, few enough that each has something to add.
- * @param loads how many loads along K a row takes.
+ * Invocations that share four rows of a weight: a subgroup, so that their loads are coalesced. More, and a software GPU,
+ * which runs one subgroup after another, would walk every row several times.
  */
-export function splitFor(loads: number): 8 | 16 | 32 | 64 {
-  return loads >= 512 ? 64 : loads >= 256 ? 32 : loads >= 128 ? 16 : 8
+export function splitFor({ capabilities }: Gpu): number {
+  return [64, 32, 16].find((size) => size <= capabilities.subgroupSize) ?? 8
 }
 
 /**
@@ -23,7 +24,7 @@ export function splitFor(loads: number): 8 | 16 | 32 | 64 {
 export function gemvInto<D extends FloatType>(step: Step, x: Tensor<D>, weight: Tensor<D>, y: Tensor<D>): void {
   const [n, k] = weight.shape.slice(-2)
   const rows = x.size / k
-  const split = splitFor(k / 4)
+  const split = splitFor(step.gpu)
   const workgroups = [Math.ceil((n * split) / 256)]
   step.run(
     wgsl.forward,

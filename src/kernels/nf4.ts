@@ -8,22 +8,22 @@ import type { PackedWeight } from './packed-weight.ts'
 
 /** The scales of an NF4 weight, quantised themselves: map[code] · absmax of the code's block of 256 + offset. */
 export interface Nf4NestedScales {
-  /** u32 (⌈N·K/64 / 4⌉): four 8-bit codes a word, the first lowest. */
+  /** u32 (⌈blocks / 4⌉): four 8-bit codes a word, the first lowest. */
   readonly codes: Tensor<'u32'>
   /** f32 (256) */
   readonly map: Tensor<'f32'>
-  /** f32 (⌈N·K/64 / 256⌉) */
+  /** f32 (⌈blocks / 256⌉) */
   readonly absmax: Tensor<'f32'>
   readonly offset: number
 }
 
 /** A weight matrix (N, K) in NF4 on the GPU. */
 export interface Nf4Weight {
-  /** (N, K), K a multiple of 8 and N·K of 64. */
+  /** (N, K), K a multiple of 8. */
   readonly shape: Shape
   /** u32 (N·K/8): 8 codes a word, the first of each byte in its high nibble. */
   readonly codes: Tensor<'u32'>
-  /** f32 (N·K/64): largest magnitude of each block of 64 values of the flattened matrix; or the same, nested. */
+  /** f32 (⌈N·K / 64⌉): largest magnitude of each block of 64 values of the flattened matrix; or the same, nested. */
   readonly scales: Tensor<'f32'> | Nf4NestedScales
 }
 
@@ -43,7 +43,7 @@ export interface HostNf4 {
 
 /**
  * Puts an NF4 matrix on the GPU, its scales as they are or nested.
- * @param packed (N, K), K a multiple of 8 and N·K of 64.
+ * @param packed (N, K), K a multiple of 8.
  * @throws RangeError when the sizes do not fit.
  */
 export function uploadNf4(scope: Scope, { shape, codes, scales }: HostNf4, label = 'nf4'): Nf4Weight {
@@ -75,9 +75,8 @@ export function uploadBytes(scope: Scope, bytes: Uint8Array<ArrayBuffer>, label:
 export function packedNf4(op: string, { shape, codes, scales }: Nf4Weight): PackedWeight {
   const [n, k] = shape
   const fault = (reason: string) => new RangeError(`Cannot ${op} weight ${showShape(shape)}: ${reason}`)
-  if (shape.length !== 2 || k % 8 !== 0 || (n * k) % 64 !== 0)
-    throw fault('it must be (N, K) with K a multiple of 8 and N·K of 64')
-  const blocks = (n * k) / 64
+  if (shape.length !== 2 || k % 8 !== 0) throw fault('it must be (N, K) with K a multiple of 8')
+  const blocks = Math.ceil((n * k) / 64)
   if (codes.size !== (n * k) / 8) throw fault(`it needs ${(n * k) / 8} words, got ${codes.size}`)
   if (scales instanceof Tensor) {
     if (scales.size !== blocks) throw fault(`it needs ${blocks} scales, got ${scales.size}`)

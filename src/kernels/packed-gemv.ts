@@ -18,7 +18,7 @@ export function packedGemvInto<D extends FloatType>(
 ): void {
   const [n, k] = weight.shape
   const rows = x.size / k
-  const split = splitFor(k / 8)
+  const split = splitFor(step.gpu)
   step.run(
     wgsl.forward,
     { ...weightOperands(weight), x, y },

@@ -14,9 +14,9 @@ import { add } from '../kernels/add.ts'
 import { attention } from '../kernels/attention.ts'
 import { swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
-import { type LoraPair, lora } from '../kernels/lora.ts'
+import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
 import { linear } from '../kernels/matmul.ts'
-import { type Nf4Weight, nf4Linear, uploadNf4 } from '../kernels/nf4.ts'
+import { type Nf4Weight, uploadNf4 } from '../kernels/nf4.ts'
 import { rmsNorm } from '../kernels/rms-norm.ts'
 import { rope } from '../kernels/rope.ts'
 import type { Gpu } from '../runtime/gpu.ts'
@@ -174,9 +174,9 @@ export class Decoder implements Disposable {
     const project = (input: Tensor<FloatType>, name: LinearName) => {
       const key = `${prefix}.${name}.weight`
       const packed = this.#quantized.get(key)
-      const base = packed ? nf4Linear(step, input, packed) : linear(step, input, this.#weight(key))
+      const weight = packed ?? this.#weight(key)
       const pair = updates?.pairFor(layer, name)
-      return pair ? lora(step, base, input, pair) : base
+      return pair ? loraLinear(step, input, weight, pair) : anyLinear(step, input, weight)
     }
     const split = (y: Tensor<FloatType>, count: number) => step.reshape(y, [batch, tokens, count, headSize])
     const norm = (y: Tensor<FloatType>, name: string) =>
