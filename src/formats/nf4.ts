@@ -26,7 +26,7 @@ export interface NestedScales {
 }
 
 /** A matrix in NF4, its scales as they are or nested. */
-export interface Nf4<Scales extends Float32Array<ArrayBuffer> | NestedScales = Float32Array<ArrayBuffer>> {
+export interface Nf4<Scales = Float32Array<ArrayBuffer>> {
   readonly shape: Shape
   /** (size / 2) bytes, the first value of each byte in its high nibble. */
   readonly codes: Uint8Array<ArrayBuffer>
@@ -45,18 +45,11 @@ const thresholds = Float32Array.from({ length: 15 }, (_, i) => (nf4Levels[i] + n
  * @see Dettmers et al., QLoRA, 2023, section 3; nibbles, thresholds and nested codes as in bitsandbytes on CUDA, except
  *   that the codes of an all-zero block are 7, the level that is zero, and the offset is the f64 mean, rounded.
  */
-export function quantizeNf4(values: Float32Array, shape: Shape, options?: { doubleQuant?: false }): Nf4
-export function quantizeNf4(values: Float32Array, shape: Shape, options: { doubleQuant: true }): Nf4<NestedScales>
-export function quantizeNf4(
+export function quantizeNf4<Nested extends boolean = false>(
   values: Float32Array,
   shape: Shape,
-  options?: { doubleQuant?: boolean },
-): Nf4 | Nf4<NestedScales>
-export function quantizeNf4(
-  values: Float32Array,
-  shape: Shape,
-  { doubleQuant = false }: { doubleQuant?: boolean } = {},
-): Nf4 | Nf4<NestedScales> {
+  { doubleQuant }: { doubleQuant?: Nested } = {},
+): Nf4<Nested extends true ? NestedScales : Float32Array<ArrayBuffer>> {
   const size = sizeOf(shape)
   if (values.length !== size || size % 2 !== 0)
     throw new RangeError(
@@ -79,7 +72,8 @@ export function quantizeNf4(
       codes[i >> 1] |= i % 2 === 0 ? code << 4 : code
     }
   }
-  return doubleQuant ? { shape, codes, scales: quantizeScales(scales) } : { shape, codes, scales }
+  const held = doubleQuant ? quantizeScales(scales) : scales
+  return { shape, codes, scales: held as Nested extends true ? NestedScales : Float32Array<ArrayBuffer> }
 }
 
 function codeOf(value: number): number {
@@ -114,7 +108,11 @@ export function dequantizeScales({ codes, map, absmax, offset }: NestedScales): 
 }
 
 /** The values that NF4 stands for: level · scale, in f32. */
-export function dequantizeNf4({ shape, codes, scales }: Nf4 | Nf4<NestedScales>): Float32Array<ArrayBuffer> {
+export function dequantizeNf4({
+  shape,
+  codes,
+  scales,
+}: Nf4<Float32Array<ArrayBuffer> | NestedScales>): Float32Array<ArrayBuffer> {
   const factors = scales instanceof Float32Array ? scales : dequantizeScales(scales)
   const y = new Float32Array(sizeOf(shape))
   for (let i = 0; i < y.length; i++) {
