@@ -41,11 +41,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
   }
   let base = group.z * p.rank * p.wide;
   for (var r = 0u; r < 4u; r++) {
-    for (var c = 0u; c < min(8u, p.wide - 4u * left); c++) {
+    for (var c = 0u; c < 8u; c++) {
       let rank = 4u * quad + r;
       let column = 4u * left + c;
       let at = select(rank * p.wide + column, column * p.rank + rank, transposed == 1u);
-      sums[base + at] = sum[r][c / 4u][c % 4u];
+      if (column < p.wide) { sums[base + at] = sum[r][c / 4u][c % 4u]; }
     }
   }
 }

@@ -37,8 +37,8 @@ fn narrow_nt(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
       sum[r] += vec4f(dot(left, right[0]), dot(left, right[1]), dot(left, right[2]), dot(left, right[3]));
     }
   }
-  for (var r = 0u; r < min(8u, p.m - at.x); r++) {
-    sums[(group.z * p.m + at.x + r) * (p.rank / 4u) + at.y] = p.factor * sum[r];
+  for (var r = 0u; r < 8u; r++) {
+    if (at.x + r < p.m) { sums[(group.z * p.m + at.x + r) * (p.rank / 4u) + at.y] = p.factor * sum[r]; }
   }
 }
 
@@ -57,8 +57,8 @@ fn narrow_nn(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
       sum[r] += left.x * right[0] + left.y * right[1] + left.z * right[2] + left.w * right[3];
     }
   }
-  for (var r = 0u; r < min(8u, p.m - at.x); r++) {
-    sums[(group.z * p.m + at.x + r) * (p.rank / 4u) + at.y] = p.factor * sum[r];
+  for (var r = 0u; r < 8u; r++) {
+    if (at.x + r < p.m) { sums[(group.z * p.m + at.x + r) * (p.rank / 4u) + at.y] = p.factor * sum[r]; }
   }
 }
 
@@ -67,11 +67,13 @@ fn narrow_nn(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<elem>>;
 
 fn store(sum: array<vec4f, 8>, at: vec2u) {
-  for (var r = 0u; r < min(8u, p.m - at.x); r++) {
-    let i = (at.x + r) * (p.wide / 4u) + at.y;
-    var total = sum[r];
-    if (has_base == 1u) { total += vec4f(base[i]); }
-    y[i] = vec4<elem>(total);
+  for (var r = 0u; r < 8u; r++) {
+    if (at.x + r < p.m) {
+      let i = (at.x + r) * (p.wide / 4u) + at.y;
+      var total = sum[r];
+      if (has_base == 1u) { total += vec4f(base[i]); }
+      y[i] = vec4<elem>(total);
+    }
   }
 }
 

@@ -119,8 +119,10 @@ fn base_nn(row: u32, step: u32) -> Tile {
 }
 
 fn store_dx(sum: Tile, row: u32, step: u32) {
-  for (var r = 0u; r < min(8u, p.m - row); r++) {
-    for (var c = 0u; c < 8u; c++) { dx[(row + r) * p.k + 8u * step + c] = elem(sum[r][c / 4u][c % 4u]); }
+  for (var r = 0u; r < 8u; r++) {
+    if (row + r < p.m) {
+      for (var c = 0u; c < 8u; c++) { dx[(row + r) * p.k + 8u * step + c] = elem(sum[r][c / 4u][c % 4u]); }
+    }
   }
 }
 
