@@ -1,5 +1,5 @@
 // Products with a quantised weight (n, k) that is never stored decoded; lib/packed.wgsl says how it lies.
-//   forward: y = x · weightᵀ     backward: dx = dy · weight     dequantize: weight itself     x, dx (m, k)   y, dy (m, n)
+//   forward: y = x · weightᵀ        backward: dx = dy · weight        x, dx (m, k)   y, dy (m, n)
 // As in matmul.wgsl an invocation makes 8 rows × 8 columns in registers from vec4 loads, so that a decoded word serves 8
 // rows, and loads past the ragged end are clamped and thrown away. `run` steps of a row, a divisor of 8, share a scale.
 // backward reads dy in rows of `width`, n rounded up to a multiple of 4 with zeros, which `pad` makes where n is ragged.
@@ -11,20 +11,10 @@ import package::lib::packed::{scale_of, eight};
 
 struct Params { m: u32, n: u32, k: u32, run: u32, width: u32, rank: u32, offset: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(5) var<storage, read_write> weight: array<elem>;
 
 override across: u32 = 8;
 override down: u32 = 8;
 alias Tile = array<array<vec4f, 2>, 8>;
-
-@compute @workgroup_size(64)
-fn dequantize(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-              @builtin(local_invocation_index) lane: u32) {
-  let at = flat_workgroup(group, groups) * 64u + lane;
-  if (at >= p.n * p.k / 8u) { return; }
-  let values = eight(at, scale_of(at, at / (p.k / 8u), p.offset));
-  for (var i = 0u; i < 8u; i++) { weight[8u * at + i] = elem(values[i / 4u][i % 4u]); }
-}
 
 @group(0) @binding(5) var<storage, read> x: array<vec4<elem>>;
 @group(0) @binding(6) var<storage, read_write> y: array<elem>;

@@ -6,7 +6,7 @@ import type { Tensor } from '../runtime/tensor.ts'
 import { mostGemvRows } from './gemv.ts'
 import { packedGemvInto } from './packed-gemv.ts'
 import { type PackedWeight, weightOperands } from './packed-weight.ts'
-import { packed as wgsl } from './wgsl.gen.ts'
+import { dequantize, packed as wgsl } from './wgsl.gen.ts'
 
 /** A low-rank update that a product with a packed weight goes on to sum: see {@link packedForward}. */
 export interface ThinUpdate<D extends FloatType> {
@@ -111,8 +111,8 @@ function padded<D extends FloatType>(step: Step, dy: Tensor<D>, m: number, n: nu
 export function packedDequantize<D extends FloatType>(step: Step, weight: PackedWeight, dtype: D): Tensor<D> {
   const [n, k] = weight.shape
   const y = step.empty(dtype, weight.shape, 'dequantized')
-  const params = { m: 0, n, k, run: 0, width: 0, rank: 0, offset: weight.offset }
-  step.run(wgsl.dequantize, { ...weightOperands(weight), weight: y }, params, {
+  const params = { n, k, offset: weight.offset }
+  step.run(dequantize.forward, { ...weightOperands(weight), weight: y }, params, {
     ...{ workgroups: grid(Math.ceil(y.size / 512)), flops: y.size, bytes: weight.bytes + y.bytes },
     constants: { form: weight.form },
   })
