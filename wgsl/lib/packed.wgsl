@@ -21,7 +21,7 @@ fn scale_of(at: u32, row: u32, offset: f32) -> f32 {
   if (form == 2u) { return scales[row] * 0.007874015718698502; } // f32(1 / 127)
   let group = at / 8u;
   if (form == 0u) { return scales[group]; }
-  let code = extractBits(scale_codes[group / 4u], 8u * (group % 4u), 8u);
+  let code = (scale_codes[group / 4u] >> (8u * (group % 4u))) & 255u; // extractBits: a quarter slower in all
   return scale_map[code] * scales[group / 256u] + offset;
 }
 
