@@ -1,5 +1,6 @@
 import type { FloatType } from '../src/core/dtype.ts'
 import { Random } from '../src/core/random.ts'
+import { quantizeInt8 } from '../src/formats/int8.ts'
 import { quantizeNf4 } from '../src/formats/nf4.ts'
 import { adamw } from '../src/kernels/adamw.ts'
 import { add } from '../src/kernels/add.ts'
@@ -9,10 +10,12 @@ import { centre } from '../src/kernels/centre.ts'
 import { gelu, mul, scale, silu, swiglu } from '../src/kernels/elementwise.ts'
 import { embedding } from '../src/kernels/embedding.ts'
 import { gather } from '../src/kernels/gather.ts'
-import { lora } from '../src/kernels/lora.ts'
+import { dequantizeInt8, int8Linear, uploadInt8 } from '../src/kernels/int8.ts'
+import { lora, loraLinear } from '../src/kernels/lora.ts'
+import { loraBatch } from '../src/kernels/lora-batch.ts'
 import { crossEntropy, divergence, topKDivergence } from '../src/kernels/losses.ts'
-import { matmul } from '../src/kernels/matmul.ts'
-import { dequantizeNf4, nf4Linear } from '../src/kernels/nf4.ts'
+import { linear, matmul } from '../src/kernels/matmul.ts'
+import { dequantizeNf4, nf4Linear, uploadNf4 } from '../src/kernels/nf4.ts'
 import { sum } from '../src/kernels/reduce.ts'
 import { rmsNorm } from '../src/kernels/rms-norm.ts'
 import { rope } from '../src/kernels/rope.ts'
@@ -83,16 +86,19 @@ export class Maker {
     )
   }
 
-  /** A weight in NF4. */
-  nf4(n: number, k: number) {
-    const { codes, scales } = quantizeNf4(this.#random.normals(n * k), [n, k])
-    const words = new Uint32Array(codes.buffer)
-    const upload = this.#scope
-    return {
-      shape: [n, k],
-      codes: upload.upload('u32', [words.length], words),
-      scales: upload.upload('f32', [scales.length], scales),
-    }
+  /** A weight in NF4, its scales plain or nested. */
+  nf4(n: number, k: number, doubleQuant = false) {
+    return uploadNf4(this.#scope, quantizeNf4(this.#random.normals(n * k), [n, k], { doubleQuant }))
+  }
+
+  /** A weight in int8. */
+  int8(n: number, k: number) {
+    return uploadInt8(this.#scope, quantizeInt8(this.#random.normals(n * k), [n, k]))
+  }
+
+  /** A dense weight in half precision. */
+  half(...shape: number[]): Tensor<'f16'> {
+    return this.#scope.upload('f16', shape, this.#random.normals(shape.reduce((a, b) => a * b, 1)))
   }
 }
 
@@ -121,6 +127,103 @@ function binary(name: string, op: (step: Step, x: Tensor<'f32'>, z: Tensor<'f32'
   }
 }
 
+/** Weights of 512 × 512 and 1024 × 2048 in every format, with the product that reads them. */
+const weights: Record<string, (make: Maker, n: number, k: number) => (step: Step, x: Tensor<'f32'>) => Tensor> = {
+  linear: (make, n, k) => {
+    const weight = make.constant(n, k)
+    return (step, x) => linear(step, x, weight)
+  },
+  nf4Linear: (make, n, k) => {
+    const weight = make.nf4(n, k)
+    return (step, x) => nf4Linear(step, x, weight)
+  },
+  'nf4Linear, nested scales,': (make, n, k) => {
+    const weight = make.nf4(n, k, true)
+    return (step, x) => nf4Linear(step, x, weight)
+  },
+  int8Linear: (make, n, k) => {
+    const weight = make.int8(n, k)
+    return (step, x) => int8Linear(step, x, weight)
+  },
+}
+
+const quantized: readonly Case[] = [
+  ...Object.entries(weights).flatMap(([name, weight]): Case[] => [
+    {
+      name: `${name} 256×512×512`,
+      backward: true,
+      setup(make) {
+        const [x, op] = [make.normal(256, 512), weight(make, 512, 512)]
+        return (step) => op(step, x)
+      },
+    },
+    ...[1, 4].map(
+      (m): Case => ({
+        name: `${name} GEMV ${m}×1024×2048`,
+        backward: false,
+        setup(make) {
+          const [x, op] = [make.constant(m, 2048), weight(make, 1024, 2048)]
+          return (step) => op(step, x)
+        },
+      }),
+    ),
+  ]),
+  {
+    name: 'linear f16 GEMV 1×1024×2048',
+    backward: false,
+    setup(make) {
+      const [x, weight] = [make.half(1, 2048), make.half(1024, 2048)]
+      return (step) => linear(step, x, weight)
+    },
+  },
+  {
+    name: 'dequantizeNf4 512×512',
+    backward: false,
+    setup(make) {
+      const weight = make.nf4(512, 512)
+      return (step) => dequantizeNf4(step, weight, 'f32')
+    },
+  },
+  {
+    name: 'dequantizeInt8 512×512',
+    backward: false,
+    setup(make) {
+      const weight = make.int8(512, 512)
+      return (step) => dequantizeInt8(step, weight, 'f32')
+    },
+  },
+  {
+    name: 'lora rank 8 256×512×512',
+    backward: true,
+    setup(make) {
+      const [base, x] = [make.normal(256, 512), make.normal(256, 512)]
+      const pair = { a: make.normal(8, 512), b: make.normal(512, 8), scale: 1 }
+      return (step) => lora(step, base as Tensor<FloatType>, x, pair)
+    },
+  },
+  ...(['dense', 'nf4', 'int8'] as const).map(
+    (kind): Case => ({
+      name: `loraLinear rank 8 over ${kind} 256×512×512`,
+      backward: true,
+      setup(make) {
+        const x = make.normal(256, 512)
+        const weight = kind === 'dense' ? make.constant(512, 512) : make[kind](512, 512)
+        const pair = { a: make.normal(8, 512), b: make.normal(512, 8), scale: 1 }
+        return (step) => loraLinear(step, x as Tensor<FloatType>, weight, pair)
+      },
+    }),
+  ),
+  {
+    name: 'loraBatch 4 adapters of rank 8, 256×512×512',
+    backward: true,
+    setup(make) {
+      const [base, x, ids] = [make.normal(256, 512), make.normal(256, 512), make.ids(4, 256)]
+      const stack = { a: make.normal(4, 8, 512), b: make.normal(4, 512, 8), factors: make.constant(4) }
+      return (step) => loraBatch(step, base, x, stack, ids)
+    },
+  },
+]
+
 /** Every op of the library. */
 export const cases: readonly Case[] = [
   ...[256, 512].flatMap((n): Case[] =>
@@ -141,31 +244,7 @@ export const cases: readonly Case[] = [
       return (step) => matmul(step, a, b, { transposeB: true })
     },
   },
-  {
-    name: 'nf4Linear 256×512×512',
-    backward: true,
-    setup(make) {
-      const [x, weight] = [make.normal(256, 512), make.nf4(512, 512)]
-      return (step) => nf4Linear(step, x, weight)
-    },
-  },
-  {
-    name: 'dequantizeNf4 512×512',
-    backward: false,
-    setup(make) {
-      const weight = make.nf4(512, 512)
-      return (step) => dequantizeNf4(step, weight, 'f32')
-    },
-  },
-  {
-    name: 'lora rank 8 256×512×512',
-    backward: true,
-    setup(make) {
-      const [base, x] = [make.normal(256, 512), make.normal(256, 512)]
-      const pair = { a: make.normal(8, 512), b: make.normal(512, 8), scale: 1 }
-      return (step) => lora(step, base as Tensor<FloatType>, x, pair)
-    },
-  },
+  ...quantized,
   {
     name: 'attention 8×128, 8 heads of 64, 2 key heads',
     backward: true,

@@ -1,4 +1,5 @@
 import { type Shape, showShape, sizeOf } from '../core/shape.ts'
+import { dynamicCode, dynamicMap } from './dynamic-map.ts'
 
 /** The sixteen levels of NF4, ascending: quantiles of the normal distribution, as bitsandbytes rounds them to f32. */
 export const nf4Levels: Float32Array<ArrayBuffer> = fromHex(
@@ -9,13 +10,28 @@ export const nf4Levels: Float32Array<ArrayBuffer> = fromHex(
 /** Values of a block that share one scale. */
 export const nf4BlockSize = 64
 
-/** A matrix in NF4. */
-export interface Nf4 {
+/** Scales of a nested block, which share one scale of their own. */
+export const nestedBlockSize = 256
+
+/** The scales of a matrix, quantised themselves: scale = map[code] · absmax of the code's block + offset. */
+export interface NestedScales {
+  /** u8 (⌈size / 64⌉): a code of {@link map} for each scale. */
+  readonly codes: Uint8Array<ArrayBuffer>
+  /** f32 (256): what the codes stand for; the signed dynamic map unless a file brings another. */
+  readonly map: Float32Array<ArrayBuffer>
+  /** f32 (⌈scales / 256⌉): the largest magnitude of scale − offset in each block of 256 scales. */
+  readonly absmax: Float32Array<ArrayBuffer>
+  /** Mean of the scales, f32. */
+  readonly offset: number
+}
+
+/** A matrix in NF4, its scales as they are or nested. */
+export interface Nf4<Scales = Float32Array<ArrayBuffer>> {
   readonly shape: Shape
   /** (size / 2) bytes, the first value of each byte in its high nibble. */
   readonly codes: Uint8Array<ArrayBuffer>
-  /** f32 (⌈size / 64⌉): the largest magnitude of each block of the flattened matrix. */
-  readonly scales: Float32Array<ArrayBuffer>
+  /** f32 (⌈size / 64⌉): the largest magnitude of each block of the flattened matrix; or the same, quantised. */
+  readonly scales: Scales
 }
 
 /** Midpoints of neighbouring levels in f32: a value takes the level above when it is strictly larger. */
@@ -24,10 +40,16 @@ const thresholds = Float32Array.from({ length: 15 }, (_, i) => (nf4Levels[i] + n
 /**
  * Quantises to NF4: each block of 64 values of the flattened matrix by its largest magnitude.
  * @param values finite numbers, as many as `shape` has; an even number.
+ * @param options.doubleQuant quantises the scales too: 4.127 bits a value instead of 4.5.
  * @throws RangeError when the sizes do not fit or a value is not finite.
- * @see Dettmers et al., QLoRA, 2023, section 3; nibbles and thresholds as in bitsandbytes.
+ * @see Dettmers et al., QLoRA, 2023, section 3; nibbles, thresholds and nested codes as in bitsandbytes on CUDA, except
+ *   that the codes of an all-zero block are 7, the level that is zero, and the offset is the f64 mean, rounded.
  */
-export function quantizeNf4(values: Float32Array, shape: Shape): Nf4 {
+export function quantizeNf4<Nested extends boolean = false>(
+  values: Float32Array,
+  shape: Shape,
+  { doubleQuant }: { doubleQuant?: Nested } = {},
+): Nf4<Nested extends true ? NestedScales : Float32Array<ArrayBuffer>> {
   const size = sizeOf(shape)
   if (values.length !== size || size % 2 !== 0)
     throw new RangeError(
@@ -50,7 +72,8 @@ export function quantizeNf4(values: Float32Array, shape: Shape): Nf4 {
       codes[i >> 1] |= i % 2 === 0 ? code << 4 : code
     }
   }
-  return { shape, codes, scales }
+  const held = doubleQuant ? quantizeScales(scales) : scales
+  return { shape, codes, scales: held as Nested extends true ? NestedScales : Float32Array<ArrayBuffer> }
 }
 
 function codeOf(value: number): number {
@@ -59,12 +82,42 @@ function codeOf(value: number): number {
   return code
 }
 
+/** Quantises scales in blocks of 256 with the signed dynamic map, after taking their mean away. */
+export function quantizeScales(scales: Float32Array): NestedScales {
+  const offset = Math.fround(scales.reduce((sum, scale) => sum + scale, 0) / scales.length)
+  const moved = scales.map((scale) => scale - offset)
+  const absmax = new Float32Array(Math.ceil(scales.length / nestedBlockSize))
+  const codes = new Uint8Array(scales.length)
+  for (let block = 0; block < absmax.length; block++) {
+    const begin = block * nestedBlockSize
+    const part = moved.subarray(begin, begin + nestedBlockSize)
+    absmax[block] = part.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+    // Where all scales equal the offset this is infinite and the codes are 0, which stand for 0 again: −1 · 0.
+    const inverse = Math.fround(1 / absmax[block])
+    for (const [i, value] of part.entries()) codes[begin + i] = dynamicCode(Math.fround(value * inverse))
+  }
+  return { codes, map: dynamicMap, absmax, offset }
+}
+
+/** The scales that nested ones stand for: map[code] · absmax + offset, rounded to f32 after each operation. */
+export function dequantizeScales({ codes, map, absmax, offset }: NestedScales): Float32Array<ArrayBuffer> {
+  return Float32Array.from(
+    codes,
+    (code, i) => Math.fround(map[code] * absmax[Math.floor(i / nestedBlockSize)]) + offset,
+  )
+}
+
 /** The values that NF4 stands for: level · scale, in f32. */
-export function dequantizeNf4({ shape, codes, scales }: Nf4): Float32Array<ArrayBuffer> {
+export function dequantizeNf4({
+  shape,
+  codes,
+  scales,
+}: Nf4<Float32Array<ArrayBuffer> | NestedScales>): Float32Array<ArrayBuffer> {
+  const factors = scales instanceof Float32Array ? scales : dequantizeScales(scales)
   const y = new Float32Array(sizeOf(shape))
   for (let i = 0; i < y.length; i++) {
     const code = i % 2 === 0 ? codes[i >> 1] >> 4 : codes[i >> 1] & 15
-    y[i] = nf4Levels[code] * scales[Math.floor(i / nf4BlockSize)]
+    y[i] = nf4Levels[code] * factors[Math.floor(i / nf4BlockSize)]
   }
   return y
 }

@@ -2,6 +2,10 @@ import type { FloatType } from '../core/dtype.ts'
 import { sameShape, showShape, sizeOf } from '../core/shape.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
+import { add } from './add.ts'
+import { copy } from './copy.ts'
+import { scale } from './elementwise.ts'
+import { gemvInto, mostGemvRows } from './gemv.ts'
 import { product } from './product.ts'
 
 /** How {@link matmul} reads its factors and what it does with their product. */
@@ -45,7 +49,9 @@ export function matmul<D extends FloatType>(
     throw new RangeError(
       `Cannot matmul onto base ${showShape(base.shape)}: it must be ${showShape(y.shape)} or one row ${showShape([n])}`,
     )
-  product(step, { batch, m, n, k, a, b, transposeA, transposeB, alpha, base }, y)
+  if (transposeB && batch === 1 && m <= mostGemvRows && k % 4 === 0 && base?.shape.length !== 1)
+    fewRows(step, a, b, y, options)
+  else product(step, { batch, m, n, k, a, b, transposeA, transposeB, alpha, base }, y)
 
   return step.node('matmul', y, base ? [a, b, base] : [a, b], (dy) => {
     const times = (left: Tensor<D>, right: Tensor<D>, layout: MatmulOptions) =>
@@ -62,6 +68,26 @@ export function matmul<D extends FloatType>(
       b.requiresGrad ? db() : null,
       base?.requiresGrad ? (sameShape(base.shape, dy.shape) ? dy : columnSums(step, dy)) : null,
     ]
+  })
+}
+
+/** A product of so few rows that reading `b` is all that counts. */
+function fewRows<D extends FloatType>(
+  step: Step,
+  a: Tensor<D>,
+  b: Tensor<D>,
+  y: Tensor<D>,
+  { alpha = 1, base }: MatmulOptions<D>,
+): void {
+  if (alpha === 1 && !base) {
+    gemvInto(step, a, b, y)
+    return
+  }
+  step.withoutGradients(() => {
+    const plain = step.empty(y.dtype, y.shape, 'plain')
+    gemvInto(step, a, b, plain)
+    const scaled = alpha === 1 ? plain : scale(step, plain, alpha)
+    copy(step, base ? add(step, base, scaled) : scaled, y)
   })
 }
 

@@ -1,31 +1,97 @@
 import type { FloatType } from '../core/dtype.ts'
 import { type Shape, showShape } from '../core/shape.ts'
-import { grid } from '../runtime/entry.ts'
+import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
-import type { Tensor } from '../runtime/tensor.ts'
-import { nf4 as wgsl } from './wgsl.gen.ts'
+import { Tensor } from '../runtime/tensor.ts'
+import { packedDequantize, packedLinear } from './packed.ts'
+import type { PackedWeight } from './packed-weight.ts'
+
+/** The scales of an NF4 weight, quantised themselves: map[code] · absmax of the code's block of 256 + offset. */
+export interface Nf4NestedScales {
+  /** u32 (⌈blocks / 4⌉): four 8-bit codes a word, the first lowest. */
+  readonly codes: Tensor<'u32'>
+  /** f32 (256) */
+  readonly map: Tensor<'f32'>
+  /** f32 (⌈blocks / 256⌉) */
+  readonly absmax: Tensor<'f32'>
+  readonly offset: number
+}
 
 /** A weight matrix (N, K) in NF4 on the GPU. */
 export interface Nf4Weight {
-  /** (N, K), K a multiple of 8 and N·K of 64. */
+  /** (N, K), K a multiple of 8. */
   readonly shape: Shape
   /** u32 (N·K/8): 8 codes a word, the first of each byte in its high nibble. */
   readonly codes: Tensor<'u32'>
-  /** f32 (N·K/64): largest magnitude of each block of 64 values of the flattened matrix. */
-  readonly scales: Tensor<'f32'>
+  /** f32 (⌈N·K / 64⌉): largest magnitude of each block of 64 values of the flattened matrix; or the same, nested. */
+  readonly scales: Tensor<'f32'> | Nf4NestedScales
 }
 
-/** Checks an NF4 weight's parts against each other. @throws RangeError */
-function sizes(op: string, weight: Nf4Weight): { n: number; k: number } {
-  const [n, k] = weight.shape
-  if (k % 8 !== 0 || (n * k) % 64 !== 0)
-    throw new RangeError(`Cannot ${op} weight ${showShape(weight.shape)}: K must be a multiple of 8 and N·K of 64`)
-  if (weight.codes.size !== (n * k) / 8 || weight.scales.size !== (n * k) / 64)
-    throw new RangeError(
-      `Cannot ${op} weight ${showShape(weight.shape)}: it needs ${(n * k) / 8} words and ${(n * k) / 64} scales, ` +
-        `got ${weight.codes.size} and ${weight.scales.size}`,
+/** An NF4 matrix on the host, as src/formats/nf4.ts makes it. */
+export interface HostNf4 {
+  readonly shape: Shape
+  readonly codes: Uint8Array<ArrayBuffer>
+  readonly scales:
+    | Float32Array<ArrayBuffer>
+    | {
+        readonly codes: Uint8Array<ArrayBuffer>
+        readonly map: Float32Array<ArrayBuffer>
+        readonly absmax: Float32Array<ArrayBuffer>
+        readonly offset: number
+      }
+}
+
+/**
+ * Puts an NF4 matrix on the GPU, its scales as they are or nested.
+ * @param packed (N, K), K a multiple of 8.
+ * @throws RangeError when the sizes do not fit.
+ */
+export function uploadNf4(scope: Scope, { shape, codes, scales }: HostNf4, label = 'nf4'): Nf4Weight {
+  const f32 = (values: Float32Array<ArrayBuffer>, name: string) =>
+    scope.upload('f32', [values.length], values, `${label}.${name}`)
+  const weight = {
+    shape,
+    codes: uploadBytes(scope, codes, label),
+    scales:
+      scales instanceof Float32Array
+        ? f32(scales, 'absmax')
+        : {
+            ...{ codes: uploadBytes(scope, scales.codes, `${label}.absmax`), map: f32(scales.map, 'map') },
+            ...{ absmax: f32(scales.absmax, 'nested_absmax'), offset: scales.offset },
+          },
+  }
+  packedNf4('uploadNf4', weight)
+  return weight
+}
+
+/** Bytes as words, the first byte lowest, filled up with zeros. */
+export function uploadBytes(scope: Scope, bytes: Uint8Array<ArrayBuffer>, label: string): Tensor<'u32'> {
+  const words = new Uint32Array(Math.ceil(bytes.length / 4))
+  new Uint8Array(words.buffer).set(bytes)
+  return scope.upload('u32', [words.length], words, label)
+}
+
+/** An NF4 weight as the shaders of packed.wgsl read it. @throws RangeError when its parts do not fit each other. */
+export function packedNf4(op: string, { shape, codes, scales }: Nf4Weight): PackedWeight {
+  const [n, k] = shape
+  const fault = (reason: string) => new RangeError(`Cannot ${op} weight ${showShape(shape)}: ${reason}`)
+  if (shape.length !== 2 || k % 8 !== 0) throw fault('it must be (N, K) with K a multiple of 8')
+  const blocks = Math.ceil((n * k) / 64)
+  if (codes.size !== (n * k) / 8) throw fault(`it needs ${(n * k) / 8} words, got ${codes.size}`)
+  if (scales instanceof Tensor) {
+    if (scales.size !== blocks) throw fault(`it needs ${blocks} scales, got ${scales.size}`)
+    const parts = { codes, scales, scale_codes: codes, scale_map: scales }
+    return { shape, form: 0, ...parts, offset: 0, bytes: codes.bytes + scales.bytes }
+  }
+  const { codes: scale_codes, map: scale_map, absmax, offset } = scales
+  const [words, outer] = [Math.ceil(blocks / 4), Math.ceil(blocks / 256)]
+  if (scale_codes.size !== words || absmax.size !== outer || scale_map.size !== 256)
+    throw fault(
+      `its nested scales need ${words} words, a map of 256 and ${outer} absmax, ` +
+        `got ${scale_codes.size}, ${scale_map.size} and ${absmax.size}`,
     )
-  return { n, k }
+  const bytes = codes.bytes + scale_codes.bytes + scale_map.bytes + absmax.bytes
+  return { shape, form: 1, codes, scales: absmax, scale_codes, scale_map, offset, bytes }
 }
 
 /**
@@ -35,19 +101,7 @@ function sizes(op: string, weight: Nf4Weight): { n: number; k: number } {
  * @see Dettmers et al., QLoRA, 2023, section 3.
  */
 export function dequantizeNf4<D extends FloatType>(step: Step, weight: Nf4Weight, dtype: D): Tensor<D> {
-  const { n, k } = sizes('dequantizeNf4', weight)
-  const y = step.empty(dtype, weight.shape, 'dequantized')
-  const { codes, scales } = weight
-  step.run(
-    wgsl.dequantize,
-    { codes, scales, weight: y },
-    { m: 0, n, k },
-    {
-      workgroups: grid(Math.ceil(y.size / 64)),
-      flops: y.size,
-    },
-  )
-  return y
+  return packedDequantize(step, packedNf4('dequantizeNf4', weight), dtype)
 }
 
 /**
@@ -57,21 +111,5 @@ export function dequantizeNf4<D extends FloatType>(step: Step, weight: Nf4Weight
  * @throws RangeError when the sizes of K differ.
  */
 export function nf4Linear<D extends FloatType>(step: Step, x: Tensor<D>, weight: Nf4Weight): Tensor<D> {
-  const { n, k } = sizes('nf4Linear', weight)
-  if (x.shape.at(-1) !== k)
-    throw new RangeError(
-      `Cannot nf4Linear x ${showShape(x.shape)}: weight is ${showShape(weight.shape)}, so x must be (…, ${k})`,
-    )
-  const { codes, scales } = weight
-  const params = { m: x.size / k, n, k }
-  const flops = 2 * params.m * n * k
-  const y = step.empty(x.dtype, [...x.shape.slice(0, -1), n], 'nf4Linear')
-  const rows = Math.ceil(params.m / 8)
-  step.run(wgsl.forward, { codes, scales, x, y }, params, { workgroups: [Math.ceil(n / 64), rows], flops })
-  return step.node('nf4Linear', y, [x], (dy) => {
-    const dx = step.empty(x.dtype, x.shape, 'dx')
-    const workgroups = [Math.ceil(k / 8 / 64), rows]
-    step.run(wgsl.backward, { codes, scales, dy, dx }, params, { workgroups, flops })
-    return [dx]
-  })
+  return packedLinear(step, 'nf4Linear', x, packedNf4('nf4Linear', weight))
 }

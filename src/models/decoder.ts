@@ -1,6 +1,6 @@
 import type { FloatType } from '../core/dtype.ts'
 import { Random } from '../core/random.ts'
-import { type Shape, showShape } from '../core/shape.ts'
+import { showShape } from '../core/shape.ts'
 import {
   checkWeights,
   type DecoderConfig,
@@ -9,21 +9,22 @@ import {
   linearShapes,
 } from '../formats/model-config.ts'
 import { quantizeNf4 } from '../formats/nf4.ts'
+import { ropeFrequencies } from '../formats/rope-scaling.ts'
 import { type CpuTensor, cpuTensor, toFloat32 } from '../formats/tensor.ts'
 import { add } from '../kernels/add.ts'
 import { attention } from '../kernels/attention.ts'
 import { swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
-import { type LoraPair, lora } from '../kernels/lora.ts'
+import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
 import { linear } from '../kernels/matmul.ts'
-import { type Nf4Weight, nf4Linear } from '../kernels/nf4.ts'
+import { type Nf4Weight, uploadNf4 } from '../kernels/nf4.ts'
 import { rmsNorm } from '../kernels/rms-norm.ts'
 import { rope } from '../kernels/rope.ts'
 import { checkpoint } from '../runtime/checkpoint.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
-import type { Tensor } from '../runtime/tensor.ts'
+import { Tensor } from '../runtime/tensor.ts'
 
 /** How the linear layers of a decoder are held. */
 export type WeightStorage = FloatType | 'nf4'
@@ -79,6 +80,7 @@ export class Decoder implements Disposable {
   /** Dense weights by the names of Hugging Face files. */
   readonly parameters: ReadonlyMap<string, Tensor<FloatType>>
   readonly #quantized: ReadonlyMap<string, Nf4Weight>
+  readonly #frequencies: Tensor<'f32'>
   readonly #scope: Scope
 
   private constructor(
@@ -93,6 +95,8 @@ export class Decoder implements Disposable {
     this.#scope = scope
     this.parameters = parameters
     this.#quantized = quantized
+    const { inverse } = ropeFrequencies(config.ropeTheta, config.headSize)
+    this.#frequencies = scope.upload('f32', [inverse.length], inverse, 'frequencies')
   }
 
   /**
@@ -113,7 +117,8 @@ export class Decoder implements Disposable {
     const quantized = new Map<string, Nf4Weight>()
     for (const [name, shape] of expectedTensors(config)) {
       const values = toFloat32(tensors.get(name)!)
-      if (storage === 'nf4' && name.endsWith('_proj.weight')) quantized.set(name, uploadNf4(scope, name, values, shape))
+      if (storage === 'nf4' && name.endsWith('_proj.weight'))
+        quantized.set(name, uploadNf4(scope, quantizeNf4(values, shape), name))
       else parameters.set(name, scope.upload(storage === 'f16' ? 'f16' : 'f32', shape, values, name))
     }
     return new Decoder(gpu, config, scope, parameters, quantized)
@@ -188,7 +193,7 @@ export class Decoder implements Disposable {
   }
 
   #layer(step: Step, layer: number, x: Tensor<FloatType>, { updates, observe }: ForwardOptions): Tensor<FloatType> {
-    const { heads, kvHeads, headSize, normEps, ropeTheta } = this.config
+    const { heads, kvHeads, headSize, normEps } = this.config
     const [batch, tokens] = x.shape
     const prefix = `model.layers.${layer}`
     const see = (name: string, activation: Tensor<FloatType>) => {
@@ -197,15 +202,11 @@ export class Decoder implements Disposable {
     }
     const project = (input: Tensor<FloatType>, name: LinearName, residual?: Tensor<FloatType>) => {
       const key = `${prefix}.${name}.weight`
-      const packed = this.#quantized.get(key)
-      const dense = () => linear(step, input, this.#weight(key), { base: residual })
-      const quantized = (weight: Nf4Weight) => {
-        const y = nf4Linear(step, input, weight)
-        return residual ? add(step, residual, y) : y
-      }
-      const base = packed ? quantized(packed) : dense()
+      const weight = this.#quantized.get(key) ?? this.#weight(key)
       const pair = updates?.pairFor(layer, name)
-      return pair ? lora(step, base, input, pair) : base
+      if (!pair && residual && weight instanceof Tensor) return linear(step, input, weight, { base: residual })
+      const y = pair ? loraLinear(step, input, weight, pair) : anyLinear(step, input, weight)
+      return residual ? add(step, residual, y) : y
     }
     const split = (y: Tensor<FloatType>, count: number) => step.reshape(y, [batch, tokens, count, headSize])
     const norm = (y: Tensor<FloatType>, name: string) =>
@@ -213,8 +214,8 @@ export class Decoder implements Disposable {
 
     const input = see('attention.input', norm(x, 'input_layernorm'))
     const query = see('query', project(input, 'self_attn.q_proj'))
-    const q = rope(step, split(query, heads), { theta: ropeTheta })
-    const k = rope(step, split(project(input, 'self_attn.k_proj'), kvHeads), { theta: ropeTheta })
+    const q = rope(step, split(query, heads), this.#frequencies)
+    const k = rope(step, split(project(input, 'self_attn.k_proj'), kvHeads), this.#frequencies)
     const v = split(project(input, 'self_attn.v_proj'), kvHeads)
     const mixed = see('attention.mixed', step.reshape(attention(step, q, k, v), [batch, tokens, heads * headSize]))
     const middle = project(mixed, 'self_attn.o_proj', x)
@@ -239,16 +240,6 @@ export class Decoder implements Disposable {
 
   [Symbol.dispose](): void {
     this.#scope[Symbol.dispose]()
-  }
-}
-
-function uploadNf4(scope: Scope, name: string, values: Float32Array, shape: Shape): Nf4Weight {
-  const { codes, scales } = quantizeNf4(values, shape)
-  const words = new Uint32Array(codes.buffer)
-  return {
-    shape,
-    codes: scope.upload('u32', [words.length], words, name),
-    scales: scope.upload('f32', [scales.length], scales, `${name}.absmax`),
   }
 }
 

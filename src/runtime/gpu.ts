@@ -15,6 +15,8 @@ export interface Capabilities {
   /** Storage and arithmetic in half precision. */
   readonly f16: boolean
   readonly subgroups: boolean
+  /** Invocations that run in step and whose loads are coalesced: as the adapter says, 32 where it does not. */
+  readonly subgroupSize: number
   /** Times of single kernels. */
   readonly timestamps: boolean
   /** Lanes of a subgroup that multiplies 16 × 16 f16 matrices into f32 on matrix units; 0 without them. */
@@ -93,6 +95,7 @@ export class Gpu implements Disposable {
     this.capabilities = {
       f16: device.features.has('shader-f16'),
       subgroups: device.features.has('subgroups'),
+      subgroupSize: device.adapterInfo?.subgroupMinSize || 32,
       timestamps: device.features.has('timestamp-query'),
       matrixUnits: matrixUnits(device),
     }

@@ -1,15 +1,13 @@
 import { expect, test } from 'vitest'
-import type { FloatType } from '../../src/core/dtype.ts'
 import { ropeFrequencies } from '../../src/formats/rope-scaling.ts'
 import { attention } from '../../src/kernels/attention.ts'
 import { columnSum } from '../../src/kernels/column-sum.ts'
 import { embedding } from '../../src/kernels/embedding.ts'
 import { gather } from '../../src/kernels/gather.ts'
-import { lora } from '../../src/kernels/lora.ts'
 import { mean, rowSum, sum } from '../../src/kernels/reduce.ts'
 import { rope } from '../../src/kernels/rope.ts'
 import { softmax } from '../../src/kernels/softmax.ts'
-import type { Step, Step } from '../../src/runtime/step.ts'
+import type { Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
 import { type Array64, checkOp, zeros } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
@@ -197,49 +195,4 @@ test('training through an op without a gradient is refused', () => {
   expect(() => step.backward(columnSum(step, x, 'f32'), { seed: step.filled('f32', [2], 1) })).toThrow(
     'Cannot differentiate columnSum: it has no gradient',
   )
-})
-
-const loraOp = (step: Step, ...[base, x, a, b]: Tensor<FloatType>[]) => lora(step, base, x, { a, b, scale: 0.5 })
-checkOp('lora', {
-  op: loraOp,
-  reference: (base, x, a, b) => {
-    const y = zeros(...base.shape)
-    const [rank, k] = a.shape
-    const n = b.shape[0]
-    for (let i = 0; i < y.data.length; i++) {
-      const row = Math.floor(i / n)
-      y.data[i] = base.data[i]
-      for (let r = 0; r < rank; r++) {
-        let thin = 0
-        for (let c = 0; c < k; c++) thin += x.data[row * k + c] * a.data[r * k + c]
-        y.data[i] += 0.5 * thin * b.data[(i % n) * rank + r]
-      }
-    }
-    return y
-  },
-  shapes: [
-    [
-      [5, 12],
-      [5, 8],
-      [4, 8],
-      [12, 4],
-    ],
-    [
-      [2, 5, 7],
-      [2, 5, 3],
-      [2, 3],
-      [7, 2],
-    ],
-  ],
-  tolerance: 4e-6,
-})
-
-test('with B zero, the gradient of A is exactly zero', async () => {
-  using step = gpu.step()
-  const a = step.filled('f32', [4, 8], 0.3)
-  a.requiresGrad = true
-  const pair = { a, b: step.filled('f32', [12, 4], 0), scale: 1 }
-  const y = lora(step, step.filled('f32', [5, 12], 1), step.filled('f32', [5, 8], 0.7), pair)
-  const da = step.backward(y, { seed: step.filled('f32', [5, 12], 1) }).get(a)
-  expect([...(await step.read(da))].every((value) => value === 0)).toBe(true)
 })

@@ -1,0 +1,15 @@
+// The end of a product of few rows: 64 invocations hold parts of sums, `split` side by side the parts of the same four
+// columns, and give the whole sums back in the order in which the parts lie. It takes 4 KiB of workgroup memory.
+var<workgroup> parts: array<f32, 1024>; // [row * 4 + column of four][lane]
+
+fn keep_parts(lane: u32, row: u32, sums: vec4f) {
+  for (var c = 0u; c < 4u; c++) { parts[(row * 4u + c) * 64u + lane] = sums[c]; }
+}
+
+// Sum `column` (0 to 256 / split - 1) of this workgroup. Wants a barrier after keep_parts.
+fn whole_sum(row: u32, column: u32, split: u32) -> f32 {
+  let begin = (row * 4u + column % 4u) * 64u + column / 4u * split;
+  var sum = 0.0;
+  for (var i = 0u; i < split; i++) { sum += parts[begin + i]; }
+  return sum;
+}
