@@ -153,11 +153,12 @@ const keptComponents = 64
 /** Basis as f16, mean and spectrum as f32: nothing that grows with the number of tokens. */
 function store(tensors: Map<string, CpuTensor>, name: string, { mean, eigenvalues, components }: Pca): void {
   const d = mean.length
-  const kept = Math.min(keptComponents, d)
-  const basis = Float64Array.from({ length: kept * d }, (_, i) => components[(i % d) * d + Math.floor(i / d)])
+  const found = eigenvalues.length
+  const kept = Math.min(keptComponents, found)
+  const basis = Float64Array.from({ length: kept * d }, (_, i) => components[(i % d) * found + Math.floor(i / d)])
   tensors.set(`${name}.basis`, cpuTensor('F16', [kept, d], basis))
   tensors.set(`${name}.mean`, cpuTensor('F32', [d], mean))
-  tensors.set(`${name}.eigenvalues`, cpuTensor('F32', [d], eigenvalues))
+  tensors.set(`${name}.eigenvalues`, cpuTensor('F32', [found], eigenvalues))
 }
 
 /** KL in nats a token between the teacher without `skipped` and one that lacks each other layer as well. */
