@@ -7,6 +7,7 @@ import { attention } from '../src/kernels/attention.ts'
 import { centre } from '../src/kernels/centre.ts'
 import { gelu, mul, scale, silu, swiglu } from '../src/kernels/elementwise.ts'
 import { embedding } from '../src/kernels/embedding.ts'
+import { shrinkSketch } from '../src/kernels/frequent-directions.ts'
 import { gather } from '../src/kernels/gather.ts'
 import { lora } from '../src/kernels/lora.ts'
 import { crossEntropy, divergence, topKDivergence } from '../src/kernels/losses.ts'
@@ -16,6 +17,7 @@ import { sum } from '../src/kernels/reduce.ts'
 import { rmsNorm } from '../src/kernels/rms-norm.ts'
 import { rope } from '../src/kernels/rope.ts'
 import { cosine, squaredError } from '../src/kernels/row-distance.ts'
+import { addColumnSums, addScatter, type PairSum, pairSum, triangleSize } from '../src/kernels/scatter.ts'
 import { argmax, sample, topK } from '../src/kernels/select.ts'
 import { softmax } from '../src/kernels/softmax.ts'
 import type { Scope } from '../src/runtime/scope.ts'
@@ -56,6 +58,11 @@ export class Maker {
   positive(...shape: number[]): Tensor<'f32'> {
     const size = shape.reduce((a, b) => a * b, 1)
     return this.#scope.upload('f32', shape, this.#random.normals(size).map(Math.abs))
+  }
+
+  /** A sum that is kept as two floats. */
+  pair(size: number): PairSum {
+    return pairSum(this.#scope, size, 'sum')
   }
 
   /** Integers below `end`. */
@@ -253,13 +260,37 @@ export const cases: readonly Case[] = [
     },
   },
   {
-    name: 'centre and scatter, the PCA update, 2048×256',
+    name: 'PCA update 2048×256: triangle of the scatter, sums',
+    backward: false,
+    setup(make) {
+      const [x, weights, shift] = [make.constant(2048, 256), make.positive(2048), make.constant(256)]
+      const [scatter, sums] = [make.pair(triangleSize(256)), make.pair(256)]
+      return (step) => {
+        addColumnSums(step, sums, x, weights, shift)
+        addScatter(step, scatter, x, weights, shift)
+        return sums.hi
+      }
+    },
+  },
+  {
+    name: 'PCA update 2048×256 of plain ops: centre, then matmul',
     backward: false,
     setup(make) {
       const [x, weights, shift] = [make.constant(2048, 256), make.constant(2048), make.constant(256)]
       return (step) => {
         const moved = centre(step, x, weights, shift)
         return matmul(step, moved, moved, { transposeA: true })
+      }
+    },
+  },
+  {
+    name: 'PCA shrink of Frequent Directions 32×512',
+    backward: false,
+    setup(make) {
+      const [buffer, shed] = [make.constant(32, 512), make.constant(1)]
+      return (step) => {
+        shrinkSketch(step, buffer, shed, 16)
+        return shed
       }
     },
   },

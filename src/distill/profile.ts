@@ -13,8 +13,9 @@ import { argmax } from '../kernels/select.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import { Decoder } from '../models/decoder.ts'
 import { type ModelFolder, readModelFolder } from '../models/folder.ts'
+import { addHeadSlopes, normaliseHeadImportance } from '../pca/head-importance.ts'
 import { decompose, type Pca } from '../pca/pca-state.ts'
-import { estimateRank, type RankEstimates } from '../pca/rank.ts'
+import { estimateStateRank, type RankReport } from '../pca/rank.ts'
 import { StreamingPca } from '../pca/streaming-pca.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { type Batch, drawBatch, uploadBatch } from '../train/batch.ts'
@@ -25,8 +26,8 @@ import { type NiwtRun, paths } from './run.ts'
 export interface Profile {
   readonly capability: string
   readonly samples: number
-  /** By activation: estimates of the dimension of what flows there. */
-  readonly ranks: Readonly<Record<string, RankEstimates>>
+  /** By activation: estimates of the dimension of what flows there, and the channels that were kept from deciding. */
+  readonly ranks: Readonly<Record<string, RankReport>>
   /** By layer: 1 − E cos(in, out). */
   readonly layerScores: readonly number[]
   /** By layer: mean KL in nats a token that leaving the layer out costs. */
@@ -125,11 +126,13 @@ async function profileCapability(
       run.onProgress({ task, done: done + 1, total: batches.length, unit: 'batches' })
     }
     const tensors = new Map<string, CpuTensor>()
-    const ranks: Record<string, RankEstimates> = {}
+    const ranks: Record<string, RankReport> = {}
     for (const [name, collector] of collectors) {
       // Queries are compared as they are, mean included; all else is centred.
-      const pca = decompose(await collector.state(), { centred: !name.endsWith('query') })
-      ranks[name] = estimateRank(pca.eigenvalues, pca.count)
+      const centred = !name.endsWith('query')
+      const state = await collector.state()
+      const pca = decompose(state, { centred })
+      ranks[name] = estimateStateRank(state, { centred, pca })
       store(tensors, name, pca)
     }
     const profile: Profile = {
@@ -213,14 +216,8 @@ async function headImportance(run: NiwtRun, teacher: Decoder, batches: readonly 
     for (const [layer, x] of mixed.entries()) {
       // dL/dξ of a head is the sum of x · dx over its part of the features, here for each token.
       const product = step.reshape(mul(step, x, gradients.get(x)), [batch.rows, batch.tokens, heads, headSize])
-      const slopes = await step.read(rowSum(step, product))
-      for (let r = 0; r < batch.rows; r++)
-        for (let h = 0; h < heads; h++) {
-          let slope = 0
-          for (let t = 0; t < batch.tokens; t++) slope += slopes[(r * batch.tokens + t) * heads + h]
-          totals[layer][h] += Math.abs(slope)
-        }
+      addHeadSlopes(totals[layer], await step.read(rowSum(step, product)), batch.tokens)
     }
   }
-  return totals.map((row) => [...row].map((value) => value / Math.max(Math.hypot(...row), 1e-30)))
+  return normaliseHeadImportance(totals)
 }

@@ -121,7 +121,14 @@ export function addColumnSums(
   const rowsEach = Math.min(mostRowsEach, Math.max(16, Math.ceil(rows / 64)))
   const slices = Math.ceil(rows / rowsEach)
   const part = step.empty('f32', [slices, columns], 'part')
-  const params = { width: columns / 4, blocks: 0, first_row: 0, end_row: rows, rows_each: rowsEach, squared: squared ? 1 : 0 }
+  const params = {
+    width: columns / 4,
+    blocks: 0,
+    first_row: 0,
+    end_row: rows,
+    rows_each: rowsEach,
+    squared: squared ? 1 : 0,
+  }
   step.run(wgsl.columns, { x, weights, shift, part }, params, {
     workgroups: [Math.ceil(columns / 256), slices],
     flops: 2 * x.size,
@@ -144,7 +151,9 @@ function sliceRows(rows: number, blocks: number): number {
 function checkRows(op: string, x: Tensor, weights: Tensor, shift: Tensor) {
   const { rows, columns } = rowsAndColumns(x.shape)
   if (columns % 4 !== 0)
-    throw new RangeError(`Cannot ${op} x [${x.shape}]: its rows must be a multiple of four long; widenRows makes them so`)
+    throw new RangeError(
+      `Cannot ${op} x [${x.shape}]: its rows must be a multiple of four long; widenRows makes them so`,
+    )
   expectShape(op, x, 'weights', weights, [rows])
   expectShape(op, x, 'shift', shift, [columns])
   return { rows, columns }

@@ -95,7 +95,9 @@ export class IncrementalPca {
     const total = before + x.length
     const batchMean = new Float64Array(columns)
     for (const row of x) for (let c = 0; c < columns; c++) batchMean[c] += row[c] / x.length
-    const mean = batchMean.map((value, c) => (before === 0 ? value : (this.mean[c] * before + value * x.length) / total))
+    const mean = batchMean.map((value, c) =>
+      before === 0 ? value : (this.mean[c] * before + value * x.length) / total,
+    )
     const variance = new Float64Array(columns)
     for (const row of x) for (let c = 0; c < columns; c++) variance[c] += (row[c] - batchMean[c]) ** 2
     for (let c = 0; c < columns; c++) {
@@ -123,8 +125,7 @@ export class IncrementalPca {
     this.explainedVariance = explained.slice(0, k)
     this.explainedVarianceRatio = this.singularValues.map((value) => value ** 2 / all)
     const rest = explained.slice(k)
-    this.noiseVariance =
-      k === x.length || k === columns ? 0 : rest.reduce((sum, value) => sum + value, 0) / rest.length
+    this.noiseVariance = k === x.length || k === columns ? 0 : rest.reduce((sum, value) => sum + value, 0) / rest.length
     this.mean = mean
     this.var = variance
     this.nSamplesSeen = total

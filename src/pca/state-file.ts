@@ -58,7 +58,14 @@ export function loadPcaState(bytes: Uint8Array): AnyPcaState {
     const rows = read('rows')
     if (rows.length % d !== 0) throw fault(`the tensor rows has ${rows.length} elements, no multiple of ${d}`)
     const diagonal = read('diagonal', d)
-    return { count: number('count', true), mean, size: number('size', true), rows, diagonal, shed: number('shed', false) }
+    return {
+      count: number('count', true),
+      mean,
+      size: number('size', true),
+      rows,
+      diagonal,
+      shed: number('shed', false),
+    }
   }
   if (kind !== 'covariance') throw fault(`its kind is ${JSON.stringify(kind)}`)
   const triangle = read('scatter', (d * (d + 1)) / 2)

@@ -34,9 +34,10 @@ function rowsOf({ x, divisor }: Case): number[][] {
 function relative(got: ArrayLike<number>, want: ArrayLike<number>, bound: number): void {
   expect(got.length).toBe(want.length)
   for (let i = 0; i < got.length; i++)
-    expect(Math.abs(got[i] - want[i]) / Math.max(Math.abs(want[i]), 1e-8), `${i}: ${got[i]}, want ${want[i]}`).toBeLessThan(
-      bound,
-    )
+    expect(
+      Math.abs(got[i] - want[i]) / Math.max(Math.abs(want[i]), 1e-8),
+      `${i}: ${got[i]}, want ${want[i]}`,
+    ).toBeLessThan(bound)
 }
 
 describe.each(cases)('%s as scikit-learn has it', (name, item) => {
@@ -81,8 +82,7 @@ describe.each(cases)('%s as scikit-learn has it', (name, item) => {
   test('transform and back', () => {
     const y = pca.transform(x.slice(0, 5))
     const want = golden('transform')
-    for (let at = 0; at < want.length; at++)
-      expect(y[Math.floor(at / k)][at % k]).toBeCloseTo(want[at], 6)
+    for (let at = 0; at < want.length; at++) expect(y[Math.floor(at / k)][at % k]).toBeCloseTo(want[at], 6)
     const back = pca.inverseTransform(y)
     const wantBack = golden('inverseTransform')
     for (let at = 0; at < wantBack.length; at++) expect(back[Math.floor(at / d)][at % d]).toBeCloseTo(wantBack[at], 6)
