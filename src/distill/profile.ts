@@ -8,12 +8,13 @@ import { exists, writeFileAtomic, writeJson } from '../host/files.ts'
 import { mul } from '../kernels/elementwise.ts'
 import { crossEntropy, divergence } from '../kernels/losses.ts'
 import { mean, rowSum } from '../kernels/reduce.ts'
-import { cosine } from '../kernels/row-distance.ts'
+import { cosine, squaredError } from '../kernels/row-distance.ts'
 import { argmax } from '../kernels/select.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import { Decoder } from '../models/decoder.ts'
 import { type ModelFolder, readModelFolder } from '../models/folder.ts'
 import { addHeadSlopes, normaliseHeadImportance } from '../pca/head-importance.ts'
+import { outlierTokens } from '../pca/massive.ts'
 import { decompose, type Pca } from '../pca/pca-state.ts'
 import { estimateStateRank, type RankReport } from '../pca/rank.ts'
 import { StreamingPca } from '../pca/streaming-pca.ts'
@@ -28,6 +29,11 @@ export interface Profile {
   readonly samples: number
   /** By activation: estimates of the dimension of what flows there, and the channels that were kept from deciding. */
   readonly ranks: Readonly<Record<string, RankReport>>
+  /**
+   * By layer: the share of tokens whose norm dwarfs the others, in the first batch, and the positions where most rows have
+   * one. The first token is left out of all statistics whether it is among them or not.
+   */
+  readonly outliers: readonly { readonly share: number; readonly positions: readonly number[] }[]
   /** By layer: 1 − E cos(in, out). */
   readonly layerScores: readonly number[]
   /** By layer: mean KL in nats a token that leaving the layer out costs. */
@@ -87,6 +93,7 @@ async function profileCapability(
   const collectors = new Map<string, StreamingPca>()
   const scores = new Float64Array(config.layers)
   const raw: { input: string; predicted: string }[] = []
+  const outliers: Profile['outliers'][number][] = []
   try {
     for (const [done, batch] of batches.entries()) {
       if (run.signal?.aborted) throw new InterruptedError(`Stopped ${task}`)
@@ -97,6 +104,7 @@ async function profileCapability(
       const weights = step.upload('f32', [batch.rows, batch.tokens], counted)
       let before: Tensor<FloatType> | undefined
       const angles: Tensor<'f32'>[] = []
+      const squares: Tensor<'f32'>[] = []
       const logits = teacher.forward(step, ids, {
         observe(name, x) {
           const kind = name.replace(/^\d+\./, '')
@@ -105,6 +113,8 @@ async function profileCapability(
             before = x
           }
           if (kind === 'embedding') return
+          if (kind === 'output' && done === 0)
+            squares.push(squaredError(step, x, step.filled(x.dtype, x.shape, 0, 'zero')))
           let pca = collectors.get(name)
           if (!pca) {
             pca = new StreamingPca(gpu, x.shape[2])
@@ -115,6 +125,11 @@ async function profileCapability(
       })
       for (const [layer, angle] of angles.entries())
         scores[layer] += (1 - (await step.readNumber(angle))) / batches.length
+      for (const square of squares) {
+        const norms = (await step.read(square)).map(Math.sqrt)
+        const { rows, positions } = outlierTokens(norms, batch.tokens)
+        outliers.push({ share: rows.length / norms.length, positions })
+      }
       if (raw.length < rawOutputs) {
         const best = await step.read(argmax(step, logits))
         for (let r = 0; r < batch.rows && raw.length < rawOutputs; r++) {
@@ -139,6 +154,7 @@ async function profileCapability(
       capability: capability.name,
       samples: batches.length * batches[0].rows,
       ranks,
+      outliers,
       layerScores: [...scores],
       ablation: await ablate(run, teacher, batches[0], new Set()),
       headImportance: await headImportance(run, teacher, batches.slice(0, headBatches)),

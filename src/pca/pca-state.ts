@@ -41,16 +41,13 @@ export function channelVariances(state: AnyPcaState): Float64Array {
  * @throws RangeError when their dimensions differ; TypeError when one is a sketch and the other is not.
  * @see Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
  */
-export function mergePcaStates(a: PcaState, b: PcaState): PcaState
-export function mergePcaStates(a: PcaSketch, b: PcaSketch): PcaSketch
-export function mergePcaStates(a: AnyPcaState, b: AnyPcaState): AnyPcaState
-export function mergePcaStates(a: AnyPcaState, b: AnyPcaState): AnyPcaState {
+export function mergePcaStates<S extends AnyPcaState>(a: S, b: NoInfer<S>): S {
   if (isSketch(a) || isSketch(b)) {
     if (!(isSketch(a) && isSketch(b)))
       throw new TypeError('Cannot merge a sketch with an exact state: collect both streams the same way')
-    return mergeSketches(a, b)
+    return mergeSketches(a, b) as AnyPcaState as S
   }
-  return mergeExact(a, b)
+  return mergeExact(a, b) as AnyPcaState as S
 }
 
 function mergeExact(a: PcaState, b: PcaState): PcaState {

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
-import { decompose, mergePcaStates } from '../../src/pca/pca-state.ts'
+import { decompose, mergePcaStates, type PcaState } from '../../src/pca/pca-state.ts'
 import { expectClose } from '../check-op.ts'
 import { exactState, powerLaw } from './exact.ts'
 
@@ -45,7 +45,7 @@ test('components are orthonormal and reproduce the covariance', () => {
 
 test('a state of no rows changes nothing, and unlike states are refused', () => {
   const state = exactState(powerLaw(new Random(5), 20, 4), 20, 4)
-  const none = { count: 0, mean: new Float64Array(4), scatter: new Float64Array(16) }
+  const none: PcaState = { count: 0, mean: new Float64Array(4), scatter: new Float64Array(16) }
   expect(mergePcaStates(none, state)).toEqual(state)
   expect(mergePcaStates(state, none)).toEqual(state)
   expect(() => mergePcaStates(state, exactState([1, 2], 1, 2))).toThrow('dimensions 4 and 2')
