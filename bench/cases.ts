@@ -9,6 +9,7 @@ import { causalConv1d } from '../src/kernels/causal-conv1d.ts'
 import { centre } from '../src/kernels/centre.ts'
 import { gelu, mul, scale, silu, swiglu } from '../src/kernels/elementwise.ts'
 import { embedding } from '../src/kernels/embedding.ts'
+import { shrinkSketch } from '../src/kernels/frequent-directions.ts'
 import { gather } from '../src/kernels/gather.ts'
 import { dequantizeInt8, int8Linear, uploadInt8 } from '../src/kernels/int8.ts'
 import { lora, loraLinear } from '../src/kernels/lora.ts'
@@ -20,6 +21,7 @@ import { sum } from '../src/kernels/reduce.ts'
 import { rmsNorm } from '../src/kernels/rms-norm.ts'
 import { rope } from '../src/kernels/rope.ts'
 import { cosine, squaredError } from '../src/kernels/row-distance.ts'
+import { addColumnSums, addScatter, type PairSum, pairSum, triangleSize } from '../src/kernels/scatter.ts'
 import { argmax, sample, topK } from '../src/kernels/select.ts'
 import { selectiveScan, selectiveScanStep } from '../src/kernels/selective-scan.ts'
 import { softmax } from '../src/kernels/softmax.ts'
@@ -74,6 +76,11 @@ export class Maker {
     )
     x.requiresGrad = true
     return x
+  }
+
+  /** A sum that is kept as two floats. */
+  pair(size: number): PairSum {
+    return pairSum(this.#scope, size, 'sum')
   }
 
   /** Integers below `end`. */
@@ -389,13 +396,37 @@ export const cases: readonly Case[] = [
     },
   },
   {
-    name: 'centre and scatter, the PCA update, 2048×256',
+    name: 'PCA update 2048×256: triangle of the scatter, sums',
+    backward: false,
+    setup(make) {
+      const [x, weights, shift] = [make.constant(2048, 256), make.positive(2048), make.constant(256)]
+      const [scatter, sums] = [make.pair(triangleSize(256)), make.pair(256)]
+      return (step) => {
+        addColumnSums(step, sums, x, weights, shift)
+        addScatter(step, scatter, x, weights, shift)
+        return sums.hi
+      }
+    },
+  },
+  {
+    name: 'PCA update 2048×256 of plain ops: centre, then matmul',
     backward: false,
     setup(make) {
       const [x, weights, shift] = [make.constant(2048, 256), make.constant(2048), make.constant(256)]
       return (step) => {
         const moved = centre(step, x, weights, shift)
         return matmul(step, moved, moved, { transposeA: true })
+      }
+    },
+  },
+  {
+    name: 'PCA shrink of Frequent Directions 32×512',
+    backward: false,
+    setup(make) {
+      const [buffer, shed] = [make.constant(32, 512), make.constant(1)]
+      return (step) => {
+        shrinkSketch(step, buffer, shed, 16)
+        return shed
       }
     },
   },

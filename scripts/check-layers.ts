@@ -14,7 +14,7 @@ const allowed: Record<string, readonly string[]> = {
   runtime: ['core', 'host'],
   kernels: ['core', 'runtime'],
   models: ['core', 'host', 'formats', 'runtime', 'kernels'],
-  pca: ['core', 'runtime', 'kernels'],
+  pca: ['core', 'formats', 'runtime', 'kernels'],
   adapters: ['core', 'formats', 'runtime', 'kernels', 'models'],
   train: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'adapters'],
   bundle: ['core', 'formats'],

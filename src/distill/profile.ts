@@ -8,13 +8,15 @@ import { exists, writeFileAtomic, writeJson } from '../host/files.ts'
 import { mul } from '../kernels/elementwise.ts'
 import { crossEntropy, divergence } from '../kernels/losses.ts'
 import { mean, rowSum } from '../kernels/reduce.ts'
-import { cosine } from '../kernels/row-distance.ts'
+import { cosine, squaredError } from '../kernels/row-distance.ts'
 import { argmax } from '../kernels/select.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import { Decoder } from '../models/decoder.ts'
 import { type ModelFolder, readModelFolder } from '../models/folder.ts'
+import { addHeadSlopes, normaliseHeadImportance } from '../pca/head-importance.ts'
+import { outlierTokens } from '../pca/massive.ts'
 import { decompose, type Pca } from '../pca/pca-state.ts'
-import { estimateRank, type RankEstimates } from '../pca/rank.ts'
+import { estimateStateRank, type RankReport } from '../pca/rank.ts'
 import { StreamingPca } from '../pca/streaming-pca.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { type Batch, drawBatch, uploadBatch } from '../train/batch.ts'
@@ -25,8 +27,13 @@ import { type NiwtRun, paths } from './run.ts'
 export interface Profile {
   readonly capability: string
   readonly samples: number
-  /** By activation: estimates of the dimension of what flows there. */
-  readonly ranks: Readonly<Record<string, RankEstimates>>
+  /** By activation: estimates of the dimension of what flows there, and the channels that were kept from deciding. */
+  readonly ranks: Readonly<Record<string, RankReport>>
+  /**
+   * By layer: the share of tokens whose norm dwarfs the others, in the first batch, and the positions where most rows have
+   * one. The first token is left out of all statistics whether it is among them or not.
+   */
+  readonly outliers: readonly { readonly share: number; readonly positions: readonly number[] }[]
   /** By layer: 1 − E cos(in, out). */
   readonly layerScores: readonly number[]
   /** By layer: mean KL in nats a token that leaving the layer out costs. */
@@ -86,6 +93,7 @@ async function profileCapability(
   const collectors = new Map<string, StreamingPca>()
   const scores = new Float64Array(config.layers)
   const raw: { input: string; predicted: string }[] = []
+  const outliers: Profile['outliers'][number][] = []
   try {
     for (const [done, batch] of batches.entries()) {
       if (run.signal?.aborted) throw new InterruptedError(`Stopped ${task}`)
@@ -96,6 +104,7 @@ async function profileCapability(
       const weights = step.upload('f32', [batch.rows, batch.tokens], counted)
       let before: Tensor<FloatType> | undefined
       const angles: Tensor<'f32'>[] = []
+      const squares: Tensor<'f32'>[] = []
       const logits = teacher.forward(step, ids, {
         observe(name, x) {
           const kind = name.replace(/^\d+\./, '')
@@ -104,6 +113,8 @@ async function profileCapability(
             before = x
           }
           if (kind === 'embedding') return
+          if (kind === 'output' && done === 0)
+            squares.push(squaredError(step, x, step.filled(x.dtype, x.shape, 0, 'zero')))
           let pca = collectors.get(name)
           if (!pca) {
             pca = new StreamingPca(gpu, x.shape[2])
@@ -114,6 +125,11 @@ async function profileCapability(
       })
       for (const [layer, angle] of angles.entries())
         scores[layer] += (1 - (await step.readNumber(angle))) / batches.length
+      for (const square of squares) {
+        const norms = (await step.read(square)).map(Math.sqrt)
+        const { rows, positions } = outlierTokens(norms, batch.tokens)
+        outliers.push({ share: rows.length / norms.length, positions })
+      }
       if (raw.length < rawOutputs) {
         const best = await step.read(argmax(step, logits))
         for (let r = 0; r < batch.rows && raw.length < rawOutputs; r++) {
@@ -125,17 +141,20 @@ async function profileCapability(
       run.onProgress({ task, done: done + 1, total: batches.length, unit: 'batches' })
     }
     const tensors = new Map<string, CpuTensor>()
-    const ranks: Record<string, RankEstimates> = {}
+    const ranks: Record<string, RankReport> = {}
     for (const [name, collector] of collectors) {
       // Queries are compared as they are, mean included; all else is centred.
-      const pca = decompose(await collector.state(), { centred: !name.endsWith('query') })
-      ranks[name] = estimateRank(pca.eigenvalues, pca.count)
+      const centred = !name.endsWith('query')
+      const state = await collector.state()
+      const pca = decompose(state, { centred })
+      ranks[name] = estimateStateRank(state, { centred, pca })
       store(tensors, name, pca)
     }
     const profile: Profile = {
       capability: capability.name,
       samples: batches.length * batches[0].rows,
       ranks,
+      outliers,
       layerScores: [...scores],
       ablation: await ablate(run, teacher, batches[0], new Set()),
       headImportance: await headImportance(run, teacher, batches.slice(0, headBatches)),
@@ -153,11 +172,12 @@ const keptComponents = 64
 /** Basis as f16, mean and spectrum as f32: nothing that grows with the number of tokens. */
 function store(tensors: Map<string, CpuTensor>, name: string, { mean, eigenvalues, components }: Pca): void {
   const d = mean.length
-  const kept = Math.min(keptComponents, d)
-  const basis = Float64Array.from({ length: kept * d }, (_, i) => components[(i % d) * d + Math.floor(i / d)])
+  const found = eigenvalues.length
+  const kept = Math.min(keptComponents, found)
+  const basis = Float64Array.from({ length: kept * d }, (_, i) => components[(i % d) * found + Math.floor(i / d)])
   tensors.set(`${name}.basis`, cpuTensor('F16', [kept, d], basis))
   tensors.set(`${name}.mean`, cpuTensor('F32', [d], mean))
-  tensors.set(`${name}.eigenvalues`, cpuTensor('F32', [d], eigenvalues))
+  tensors.set(`${name}.eigenvalues`, cpuTensor('F32', [found], eigenvalues))
 }
 
 /** KL in nats a token between the teacher without `skipped` and one that lacks each other layer as well. */
@@ -212,14 +232,8 @@ async function headImportance(run: NiwtRun, teacher: Decoder, batches: readonly 
     for (const [layer, x] of mixed.entries()) {
       // dL/dξ of a head is the sum of x · dx over its part of the features, here for each token.
       const product = step.reshape(mul(step, x, gradients.get(x)), [batch.rows, batch.tokens, heads, headSize])
-      const slopes = await step.read(rowSum(step, product))
-      for (let r = 0; r < batch.rows; r++)
-        for (let h = 0; h < heads; h++) {
-          let slope = 0
-          for (let t = 0; t < batch.tokens; t++) slope += slopes[(r * batch.tokens + t) * heads + h]
-          totals[layer][h] += Math.abs(slope)
-        }
+      addHeadSlopes(totals[layer], await step.read(rowSum(step, product)), batch.tokens)
     }
   }
-  return totals.map((row) => [...row].map((value) => value / Math.max(Math.hypot(...row), 1e-30)))
+  return normaliseHeadImportance(totals)
 }

@@ -30,7 +30,7 @@ export const elementBytes = {
 export type FileType = keyof typeof elementBytes
 
 /** Element types that {@link cpuTensor} writes. */
-export type WritableType = 'F32' | 'F16' | 'BF16' | 'U32' | 'I32' | 'U16' | 'U8' | 'I8'
+export type WritableType = 'F64' | 'F32' | 'F16' | 'BF16' | 'U32' | 'I32' | 'U16' | 'U8' | 'I8'
 
 /** A tensor as bytes of a file: little-endian, row-major. */
 export interface CpuTensor {
@@ -55,6 +55,16 @@ export function toFloat32({ dtype, shape, data }: CpuTensor): Float32Array<Array
   if (!read) throw new TypeError(`Cannot read a tensor of ${dtype} as f32: give F32, F16, BF16 or F64`)
   for (let i = 0; i < y.length; i++) y[i] = read(i)
   return y
+}
+
+/**
+ * The elements as f64.
+ * @throws TypeError for a dtype that is not a float.
+ */
+export function toFloat64(tensor: CpuTensor): Float64Array<ArrayBuffer> {
+  if (tensor.dtype !== 'F64') return Float64Array.from(toFloat32(tensor))
+  const view = new DataView(tensor.data.buffer, tensor.data.byteOffset, tensor.data.byteLength)
+  return Float64Array.from({ length: sizeOf(tensor.shape) }, (_, i) => view.getFloat64(8 * i, true))
 }
 
 /**
@@ -89,7 +99,7 @@ function toBfloat(value: number): number {
 
 /**
  * A tensor for a file, from numbers.
- * @param dtype F32, F16 and BF16 (rounded to nearest even), or a type of integers.
+ * @param dtype F64, F32, F16 and BF16 (rounded to nearest even), or a type of integers.
  * @throws RangeError when the number of values is not the shape's.
  */
 export function cpuTensor(dtype: WritableType, shape: Shape, values: ArrayLike<number>): CpuTensor {
@@ -99,6 +109,7 @@ export function cpuTensor(dtype: WritableType, shape: Shape, values: ArrayLike<n
   const data = new Uint8Array(size * elementBytes[dtype])
   const view = new DataView(data.buffer)
   const write = {
+    F64: (i: number) => view.setFloat64(8 * i, values[i], true),
     F32: (i: number) => view.setFloat32(4 * i, values[i], true),
     F16: (i: number) => view.setUint16(2 * i, toHalf(values[i]), true),
     BF16: (i: number) => view.setUint16(2 * i, toBfloat(values[i]), true),

@@ -1,4 +1,5 @@
 import { EigenvalueDecomposition, Matrix } from 'ml-matrix'
+import { mergeSketches, type PcaSketch, sketchDirections } from './sketch.ts'
 
 /** The sufficient statistics of a PCA: they merge in any order. */
 export interface PcaState {
@@ -10,34 +11,58 @@ export interface PcaState {
   readonly scatter: Float64Array
 }
 
+/** What a stream leaves behind: the exact statistics, or a sketch of them where d is too large for that. */
+export type AnyPcaState = PcaState | PcaSketch
+
 /** Principal components, largest variance first. */
 export interface Pca {
   readonly count: number
   readonly mean: Float64Array
-  /** f64 (d): variances along the components, with n − 1 in the denominator. */
+  /** f64 (r): variances along the components, with n − 1 in the denominator. r is d, or at most ℓ from a sketch. */
   readonly eigenvalues: Float64Array
-  /** f64 (d, d): the components as columns. */
+  /** f64 (d, r): the components as columns. */
   readonly components: Float64Array
+}
+
+/** Whether a state is a sketch. */
+export function isSketch(state: AnyPcaState): state is PcaSketch {
+  return 'rows' in state
+}
+
+/** f64 (d): the variance of each channel, with n − 1 in the denominator. Exact for sketches as well. */
+export function channelVariances(state: AnyPcaState): Float64Array {
+  const d = state.mean.length
+  const diagonal = isSketch(state) ? state.diagonal : state.mean.map((_, i) => state.scatter[i * d + i])
+  return diagonal.map((value) => value / Math.max(1, state.count - 1))
 }
 
 /**
  * The state of both streams together.
- * @throws RangeError when their dimensions differ.
+ * @throws RangeError when their dimensions differ; TypeError when one is a sketch and the other is not.
  * @see Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
  */
-export function mergePcaStates(a: PcaState, b: PcaState): PcaState {
+export function mergePcaStates<S extends AnyPcaState>(a: S, b: NoInfer<S>): S {
+  if (isSketch(a) || isSketch(b)) {
+    if (!(isSketch(a) && isSketch(b)))
+      throw new TypeError('Cannot merge a sketch with an exact state: collect both streams the same way')
+    return mergeSketches(a, b) as AnyPcaState as S
+  }
+  return mergeExact(a, b) as AnyPcaState as S
+}
+
+function mergeExact(a: PcaState, b: PcaState): PcaState {
   const d = a.mean.length
   if (b.mean.length !== d) throw new RangeError(`Cannot merge PCA states of dimensions ${d} and ${b.mean.length}`)
+  if (a.count === 0 || b.count === 0) return a.count === 0 ? b : a
   const count = a.count + b.count
   const difference = a.mean.map((value, i) => b.mean[i] - value)
   const weight = (a.count * b.count) / count
-  return {
-    count,
-    mean: a.mean.map((value, i) => value + (difference[i] * b.count) / count),
-    scatter: a.scatter.map(
-      (value, i) => value + b.scatter[i] + weight * difference[Math.floor(i / d)] * difference[i % d],
-    ),
+  const scatter = new Float64Array(d * d)
+  for (let i = 0, at = 0; i < d; i++) {
+    const factor = weight * difference[i]
+    for (let j = 0; j < d; j++, at++) scatter[at] = a.scatter[at] + b.scatter[at] + factor * difference[j]
   }
+  return { count, mean: a.mean.map((value, i) => value + (difference[i] * b.count) / count), scatter }
 }
 
 /**
@@ -45,14 +70,19 @@ export function mergePcaStates(a: PcaState, b: PcaState): PcaState {
  * @param options.centred false takes second moments about zero instead, so that the mean is part of what is kept.
  * @throws RangeError with fewer than two rows.
  */
-export function decompose({ count, mean, scatter }: PcaState, { centred = true } = {}): Pca {
+export function decompose(state: AnyPcaState, { centred = true } = {}): Pca {
+  const { count, mean } = state
   if (count < 2) throw new RangeError(`Cannot decompose a PCA of ${count} rows: it needs two or more`)
+  if (isSketch(state)) {
+    const { values, components } = sketchDirections(state, centred)
+    return { count, mean, eigenvalues: values.map((value) => value / (count - 1)), components }
+  }
   const d = mean.length
   const covariance = new Matrix(d, d)
   for (let i = 0; i < d; i++)
     for (let j = 0; j < d; j++) {
       const moment = centred ? 0 : count * mean[i] * mean[j]
-      covariance.set(i, j, ((scatter[i * d + j] + scatter[j * d + i]) / 2 + moment) / (count - 1))
+      covariance.set(i, j, ((state.scatter[i * d + j] + state.scatter[j * d + i]) / 2 + moment) / (count - 1))
     }
   const { realEigenvalues, eigenvectorMatrix } = new EigenvalueDecomposition(covariance, { assumeSymmetric: true })
   const order = [...realEigenvalues.keys()].sort((a, b) => realEigenvalues[b] - realEigenvalues[a])

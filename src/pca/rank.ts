@@ -1,6 +1,14 @@
+import { clipChannels, type MassiveChannel, massiveChannels, scaleChannels } from './massive.ts'
+import { parallelAnalysis } from './parallel-analysis.ts'
+import { type AnyPcaState, channelVariances, decompose, isSketch, type Pca } from './pca-state.ts'
+
 /** Estimates of how many components carry signal. Each is a number of components, not always whole. */
 export interface RankEstimates {
-  /** Components above the Gavish-Donoho threshold, which one huge channel hardly moves: the default. */
+  /** The default: parallel analysis. */
+  readonly rank: number
+  /** Components that noise of the same channels would not show. */
+  readonly parallel: number
+  /** Components above the Gavish-Donoho threshold, which one huge channel hardly moves. */
   readonly gavishDonoho: number
   /** Components above the edge of the Marchenko-Pastur law of pure noise. */
   readonly marchenkoPastur: number
@@ -12,8 +20,59 @@ export interface RankEstimates {
   readonly effectiveRank: number
 }
 
+/** Rank estimates of a state, with what was kept from deciding. */
+export interface RankReport extends RankEstimates {
+  /** Channels that were scaled down to the median before anything was estimated. */
+  readonly massive: readonly MassiveChannel[]
+}
+
 /**
- * Rank estimates from a spectrum.
+ * Rank estimates of what a stream leaves behind. Parallel analysis, the default, sees correlations: no channel's size
+ * decides anything, and channels may be unequally noisy. The others see covariances in which massive channels are scaled
+ * down to the median channel.
+ * @param options.centred as {@link decompose} takes it.
+ * @param options.pca the decomposition of `state`, if it is at hand: it is used again when no channel is massive.
+ * @throws RangeError with fewer than two rows.
+ */
+export function estimateStateRank(
+  state: AnyPcaState,
+  { centred = true, pca }: { centred?: boolean; pca?: Pca } = {},
+): RankReport {
+  const massive = massiveChannels(state)
+  const clipped = massive.length > 0 ? clipChannels(state, massive) : state
+  const found = massive.length > 0 || !pca ? decompose(clipped, { centred }) : pca
+  const estimates = estimateRank(wholeSpectrum(clipped, found, centred), state.count)
+
+  const sizes = moments(state, centred).map(Math.sqrt)
+  const correlations = scaleChannels(
+    state,
+    sizes.map((size) => (size > 0 ? 1 / size : 0)),
+  )
+  const standard = decompose(correlations, { centred })
+  const channels = { variances: moments(correlations, centred), components: standard.components }
+  const parallel = parallelAnalysis(wholeSpectrum(correlations, standard, centred), state.count, channels)
+  return { ...estimates, rank: parallel, parallel, massive }
+}
+
+/** Variances of the channels, or their mean squares. */
+function moments(state: AnyPcaState, centred: boolean): Float64Array {
+  const share = state.count / Math.max(1, state.count - 1)
+  const variances = channelVariances(state)
+  return centred ? variances : variances.map((value, i) => value + share * state.mean[i] ** 2)
+}
+
+/** All d eigenvalues. A sketch does not show the tail of its spectrum, but what it sums to is known exactly. */
+function wholeSpectrum(state: AnyPcaState, { eigenvalues }: Pca, centred: boolean): Float64Array {
+  if (!isSketch(state)) return eigenvalues
+  const d = state.mean.length
+  const sum = (values: Float64Array) => values.reduce((total, value) => total + value, 0)
+  const left = Math.max(0, sum(moments(state, centred)) - sum(eigenvalues))
+  const each = Math.min(eigenvalues.at(-1) ?? 0, left / Math.max(1, d - eigenvalues.length))
+  return Float64Array.from({ length: d }, (_, i) => eigenvalues[i] ?? each)
+}
+
+/**
+ * Rank estimates from a spectrum alone: parallel analysis takes all channels for equally noisy.
  * @param eigenvalues variances, largest first.
  * @param count rows that the spectrum was made from.
  * @see Gavish and Donoho, The Optimal Hard Threshold for Singular Values is 4/√3, 2014, for unknown noise; Marchenko
@@ -22,7 +81,10 @@ export interface RankEstimates {
 export function estimateRank(eigenvalues: Float64Array, count: number): RankEstimates {
   const total = eigenvalues.reduce((sum, value) => sum + value, 0)
   if (!(total > 0))
-    return { gavishDonoho: 0, marchenkoPastur: 0, explained95: 0, participationRatio: 0, effectiveRank: 0 }
+    return {
+      ...{ rank: 0, parallel: 0, gavishDonoho: 0, marchenkoPastur: 0 },
+      ...{ explained95: 0, participationRatio: 0, effectiveRank: 0 },
+    }
   const squares = eigenvalues.reduce((sum, value) => sum + value * value, 0)
   const entropy = eigenvalues.reduce(
     (sum, value) => (value > 0 ? sum - (value / total) * Math.log(value / total) : sum),
@@ -32,52 +94,39 @@ export function estimateRank(eigenvalues: Float64Array, count: number): RankEsti
   let explained95 = 0
   while (explained95 < eigenvalues.length && explained < 0.95 * total) explained += eigenvalues[explained95++]
 
-  const beta = Math.min(1, eigenvalues.length / count)
-  const median = eigenvalues[Math.floor(eigenvalues.length / 2)]
+  const d = eigenvalues.length
+  const n = Math.max(1, count - 1)
+  // With fewer rows than columns only n eigenvalues can differ from zero.
+  const possible = Math.min(d, n)
+  const beta = possible / Math.max(d, n)
   const omega = 0.56 * beta ** 3 - 0.95 * beta ** 2 + 1.82 * beta + 1.43
   const above = (threshold: number) => eigenvalues.filter((value) => value > threshold).length
+  const parallel = parallelAnalysis(eigenvalues, count)
   return {
-    gavishDonoho: above(omega ** 2 * median),
-    // The median of the law lies near its mean for small beta, so the median eigenvalue stands for the noise.
-    marchenkoPastur: above((1 + Math.sqrt(beta)) ** 2 * median),
+    rank: parallel,
+    parallel,
+    gavishDonoho: above(omega ** 2 * eigenvalues[Math.floor(possible / 2)]),
+    marchenkoPastur: above(noiseEdge(eigenvalues, possible, beta, omega)),
     explained95,
     participationRatio: total ** 2 / squares,
     effectiveRank: Math.exp(entropy),
   }
 }
 
-/** A place where rank can be spent. */
-export interface RankPlace {
-  readonly name: string
-  /** Estimated dimension of what the place must carry. */
-  readonly dimension: number
-  /** Parameters that one unit of rank costs there. */
-  readonly cost: number
-}
-
 /**
- * Spends a budget of parameters over places in proportion to their dimension, in units of `unit`: every place gets one
- * unit, then whichever is furthest below its share gets the next.
- * @param budget parameters in all.
- * @param unit ranks are multiples of it; kernels run along fours.
- * @returns rank by name.
- * @throws RangeError when not even one unit for every place fits.
+ * The upper edge of the Marchenko-Pastur law whose median is that of the eigenvalues below the edge: found from above, since
+ * every component that is taken for signal moves the median of the rest down.
  */
-export function allocateRanks(places: readonly RankPlace[], budget: number, unit = 4): Map<string, number> {
-  const ranks = new Map(places.map(({ name }) => [name, unit]))
-  let spent = places.reduce((sum, { cost }) => sum + cost * unit, 0)
-  if (spent > budget)
-    throw new RangeError(
-      `Cannot give every place rank ${unit}: that costs ${spent} parameters, the budget is ${Math.floor(budget)}`,
-    )
-  const hunger = ({ name, dimension }: RankPlace) => dimension / ranks.get(name)!
+function noiseEdge(eigenvalues: Float64Array, possible: number, beta: number, omega: number): number {
+  // Gavish and Donoho give ω = λ* / √median, and λ* in closed form: so this is the median of the law.
+  const best = 2 * (beta + 1) + (8 * beta) / (beta + 1 + Math.sqrt(beta ** 2 + 14 * beta + 1))
+  const median = best / omega ** 2
+  let signal = 0
   for (;;) {
-    const open = places.filter(
-      (place) => spent + place.cost * unit <= budget && ranks.get(place.name)! + unit <= place.dimension,
-    )
-    if (open.length === 0) return ranks
-    const next = open.reduce((best, place) => (hunger(place) > hunger(best) ? place : best))
-    ranks.set(next.name, ranks.get(next.name)! + unit)
-    spent += next.cost * unit
+    const middle = eigenvalues[Math.floor((signal + possible) / 2)]
+    const edge = ((1 + Math.sqrt(beta)) ** 2 * middle) / median
+    const found = eigenvalues.filter((value) => value > edge).length
+    if (found <= signal || found >= possible) return edge
+    signal = found
   }
 }

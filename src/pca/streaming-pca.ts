@@ -1,17 +1,29 @@
 import type { FloatType } from '../core/dtype.ts'
-import { accumulate, centre } from '../kernels/centre.ts'
-import { scale } from '../kernels/elementwise.ts'
-import { matmul } from '../kernels/matmul.ts'
 import type { Gpu } from '../runtime/gpu.ts'
-import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import type { PcaState } from './pca-state.ts'
+import { FrequentDirections } from './frequent-directions.ts'
+import { type AnyPcaState, mergePcaStates } from './pca-state.ts'
+import { covarianceBytes, mostCovarianceColumns, ShiftedCovariance } from './shifted-covariance.ts'
+
+/** How a stream is collected. */
+export type StreamingMethod = 'covariance' | 'frequent-directions'
+
+/** Choices of {@link StreamingPca}. */
+export interface StreamingPcaOptions {
+  /** Bytes of GPU memory that may be kept between updates; 256 MiB unless told. */
+  readonly memory?: number
+  /** ℓ, rows of the sketch where a sketch is chosen: even, 2 to 128; 64 unless told. */
+  readonly sketchSize?: number
+  /** Overrules the choice by dimension and memory. */
+  readonly method?: StreamingMethod
+  /** Rows seen earlier, as `state()` gave them: the stream goes on from there. */
+  readonly from?: AnyPcaState
+}
 
 /**
- * Collects the exact covariance of a stream of activations where they are: on the GPU. Each update costs one product
- * xᵀ·x; only the (d, d) result ever comes to the host. All rows are moved by the first batch's mean, which keeps f32
- * sums exact when the mean is far from zero.
+ * Collects the PCA of a stream of activations where they are: on the GPU. Only small matrices come to the host. The exact
+ * covariance is kept while d ≤ 4,096 and memory allows it, Frequent Directions above.
  *
  * @example
  * using pca = new StreamingPca(gpu, 128)
@@ -20,67 +32,53 @@ import type { PcaState } from './pca-state.ts'
  */
 export class StreamingPca implements Disposable {
   readonly dimension: number
-  readonly #gpu: Gpu
-  readonly #scope: Scope
-  readonly #shift: Tensor<'f32'>
-  readonly #sum: Tensor<'f32'>
-  readonly #scatter: Tensor<'f32'>
-  #count = 0
+  readonly method: StreamingMethod
+  readonly #collector: ShiftedCovariance | FrequentDirections
+  readonly #from: AnyPcaState | undefined
 
-  /** @param dimension d, at most 4,096. */
-  constructor(gpu: Gpu, dimension: number) {
-    if (!Number.isInteger(dimension) || dimension < 1 || dimension > 4096)
-      throw new RangeError(`Cannot collect a covariance of dimension ${dimension}: it must be 1 to 4,096`)
+  /**
+   * @param dimension d.
+   * @throws RangeError when `options.from` has another dimension or was collected by another method.
+   */
+  constructor(gpu: Gpu, dimension: number, options: StreamingPcaOptions = {}) {
+    const { memory = 2 ** 28, sketchSize = 64, from } = options
+    const fits = dimension <= mostCovarianceColumns && covarianceBytes(dimension) <= memory
+    this.method = options.method ?? (fits ? 'covariance' : 'frequent-directions')
     this.dimension = dimension
-    this.#gpu = gpu
-    this.#scope = gpu.scope('pca')
-    this.#shift = this.#scope.filled('f32', [dimension], 0, 'shift')
-    this.#sum = this.#scope.filled('f32', [1, dimension], 0, 'sum')
-    this.#scatter = this.#scope.filled('f32', [dimension, dimension], 0, 'scatter')
+    this.#from = from
+    if (from && (from.mean.length !== dimension || 'scatter' in from !== (this.method === 'covariance')))
+      throw new RangeError(
+        `Cannot go on from a state of dimension ${from.mean.length} with ${this.method} of dimension ${dimension}`,
+      )
+    this.#collector =
+      this.method === 'covariance'
+        ? new ShiftedCovariance(gpu, dimension)
+        : new FrequentDirections(gpu, dimension, sketchSize)
   }
 
-  /** Rows seen so far. */
+  /** Rows seen so far, those of `from` included. */
   get count(): number {
-    return this.#count
+    return this.#collector.count + (this.#from?.count ?? 0)
   }
 
   /**
-   * Takes in the rows of `x` whose weight is 1.
+   * Takes in the rows of `x` whose weight is 1. It only records; nothing is waited for.
    * @param x f32 or f16 (…, d).
-   * @param weights f32 (…): 1 for a row that counts, 0 for one that does not.
+   * @param weights f32 (…): 1 for a row that counts, 0 for one that does not and is never read.
    * @param count how many weights are 1.
+   * @throws RangeError when the shapes do not fit.
    */
   update(step: Step, x: Tensor<FloatType>, weights: Tensor<'f32'>, count: number): void {
-    step.withoutGradients(() => {
-      const column = step.reshape(weights, [weights.size, 1])
-      if (this.#count === 0) {
-        const plain = centre(step, x, weights, this.#shift)
-        const mean = matmul(step, column, plain, { transposeA: true })
-        accumulate(step, this.#shift, step.reshape(scale(step, mean, 1 / count), [this.dimension]))
-      }
-      const rows = centre(step, x, weights, this.#shift)
-      accumulate(step, this.#sum, matmul(step, column, rows, { transposeA: true }))
-      accumulate(step, this.#scatter, matmul(step, rows, rows, { transposeA: true }))
-    })
-    this.#count += count
+    this.#collector.update(step, x, weights, count)
   }
 
   /** What was collected so far, in f64 on the host. */
-  async state(): Promise<PcaState> {
-    const [shift, sum, scatter] = await Promise.all(
-      [this.#shift, this.#sum, this.#scatter].map((t) => this.#gpu.read(t)),
-    )
-    const d = this.dimension
-    const n = this.#count
-    const offset = Float64Array.from(sum, (value) => value / n)
-    return {
-      count: n,
-      mean: offset.map((value, i) => value + shift[i]),
-      scatter: Float64Array.from(scatter, (value, i) => value - n * offset[Math.floor(i / d)] * offset[i % d]),
-    }
+  async state(): Promise<AnyPcaState> {
+    const state: AnyPcaState = await this.#collector.state()
+    return this.#from ? mergePcaStates(this.#from, state) : state
   }
 
   [Symbol.dispose](): void {
-    this.#scope[Symbol.dispose]()
+    this.#collector[Symbol.dispose]()
   }
 }

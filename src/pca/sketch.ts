@@ -1,0 +1,111 @@
+import { EigenvalueDecomposition, Matrix } from 'ml-matrix'
+
+/**
+ * The state of Frequent Directions: rows B whose BᵀB stands for the centred scatter S of all rows seen. 0 ≤ S − BᵀB ≤
+ * shed, and shed ≤ (sum of the eigenvalues of S after the k-th) / (ℓ − k) for every k < ℓ.
+ */
+export interface PcaSketch {
+  /** Rows seen. */
+  readonly count: number
+  /** f64 (d) */
+  readonly mean: Float64Array
+  /** ℓ */
+  readonly size: number
+  /** f64 (r, d), r ≤ 2ℓ. */
+  readonly rows: Float64Array
+  /** f64 (d): the diagonal of S, exact. */
+  readonly diagonal: Float64Array
+  /** What all shrinks took off any direction. */
+  readonly shed: number
+}
+
+/** Eigenvalues, largest first, and eigenvectors as columns of rows·rowsᵀ, r small. */
+function gramEigen(rows: Float64Array, r: number, d: number) {
+  const gram = new Matrix(r, r)
+  for (let i = 0; i < r; i++)
+    for (let j = i; j < r; j++) {
+      let dot = 0
+      for (let k = 0; k < d; k++) dot += rows[i * d + k] * rows[j * d + k]
+      gram.set(i, j, dot)
+      gram.set(j, i, dot)
+    }
+  const { realEigenvalues, eigenvectorMatrix } = new EigenvalueDecomposition(gram, { assumeSymmetric: true })
+  const order = [...realEigenvalues.keys()].sort((a, b) => realEigenvalues[b] - realEigenvalues[a])
+  return { values: order.map((i) => Math.max(0, realEigenvalues[i])), order, vectors: eigenvectorMatrix }
+}
+
+/** The rows of a sketch turned along its principal directions and multiplied by `scale(eigenvalue)`, the first `kept`. */
+function turn(rows: Float64Array, d: number, kept: number, scale: (value: number, values: number[]) => number) {
+  const r = rows.length / d
+  const { values, order, vectors } = gramEigen(rows, r, d)
+  const turned = new Float64Array(Math.min(kept, r) * d)
+  for (let i = 0; i < turned.length / d; i++) {
+    const factor = scale(values[i], values)
+    for (let k = 0; k < r; k++) {
+      const share = factor * vectors.get(k, order[i])
+      for (let c = 0; c < d; c++) turned[i * d + c] += share * rows[k * d + c]
+    }
+  }
+  return { values, turned }
+}
+
+/**
+ * The sketch of both streams together: their rows and the row that joining their means adds, shrunk to ℓ if they are more
+ * than 2ℓ. The bound of {@link PcaSketch} holds for the result.
+ * @throws RangeError when their dimensions or sizes differ.
+ */
+export function mergeSketches(a: PcaSketch, b: PcaSketch): PcaSketch {
+  const d = a.mean.length
+  if (b.mean.length !== d || a.size !== b.size)
+    throw new RangeError(
+      `Cannot merge sketches of ${a.size} rows of ${d} and of ${b.size} rows of ${b.mean.length}: they must be alike`,
+    )
+  if (a.count === 0 || b.count === 0) return a.count === 0 ? b : a
+  const count = a.count + b.count
+  const weight = a.count * (b.count / count)
+  const difference = a.mean.map((value, i) => b.mean[i] - value)
+  const rows = new Float64Array(a.rows.length + b.rows.length + d)
+  rows.set(a.rows)
+  rows.set(b.rows, a.rows.length)
+  rows.set(
+    difference.map((value) => Math.sqrt(weight) * value),
+    a.rows.length + b.rows.length,
+  )
+  const joined = {
+    count,
+    mean: a.mean.map((value, i) => value + (difference[i] * b.count) / count),
+    size: a.size,
+    diagonal: a.diagonal.map((value, i) => value + b.diagonal[i] + weight * difference[i] ** 2),
+    rows,
+    shed: a.shed + b.shed,
+  }
+  if (rows.length / d <= 2 * a.size) return joined
+  const { values, turned } = turn(rows, d, a.size, (value, all) =>
+    value > 0 ? Math.sqrt(Math.max(0, value - all[a.size]) / value) : 0,
+  )
+  return { ...joined, rows: turned, shed: joined.shed + values[a.size] }
+}
+
+/**
+ * The principal directions of a sketch.
+ * @param centred false adds the mean's own row, for second moments about zero.
+ * @returns scatter eigenvalues along them, largest first, at most ℓ, and the directions as columns (d, r).
+ */
+export function sketchDirections(sketch: PcaSketch, centred: boolean) {
+  const d = sketch.mean.length
+  let { rows } = sketch
+  if (!centred) {
+    rows = new Float64Array(sketch.rows.length + d)
+    rows.set(sketch.rows)
+    rows.set(
+      sketch.mean.map((value) => Math.sqrt(sketch.count) * value),
+      sketch.rows.length,
+    )
+  }
+  const { values, turned } = turn(rows, d, sketch.size, (value) => (value > 0 ? 1 / Math.sqrt(value) : 0))
+  // Directions of no length are noise of the elimination, not directions.
+  const kept = values.slice(0, turned.length / d).filter((value) => value > 1e-12 * values[0]).length
+  const components = new Float64Array(d * kept)
+  for (let i = 0; i < kept; i++) for (let c = 0; c < d; c++) components[c * kept + i] = turned[i * d + c]
+  return { values: Float64Array.from(values.slice(0, kept)), components }
+}
