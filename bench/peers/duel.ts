@@ -1,0 +1,51 @@
+// Times us and a peer by turns, A B B A, and only after both results passed the f64 check.
+import { type Timing, timingOf } from '../timing.ts'
+import type { Inputs, PeerCase } from './cases.ts'
+import { errorOf } from './check.ts'
+
+/** One side: the case is ready on its GPU. */
+export interface Side {
+  read(): Promise<ArrayLike<number>>
+  /** Times of `count` runs one after the other, in ms. */
+  time(count: number): Promise<number[]>
+}
+
+/** What came of a peer's case. */
+export type Outcome =
+  | { readonly status: 'timed'; readonly error: number; readonly theirs: Timing; readonly ours: Timing }
+  | { readonly status: 'wrong'; readonly error: number }
+  | { readonly status: 'failed'; readonly reason: string }
+  | { readonly status: 'none' }
+
+/** Rounds of A B B A, and runs in a turn. */
+export interface Pace {
+  readonly rounds: number
+  readonly runs: number
+}
+
+/** 24 runs of each side. */
+export const fullPace: Pace = { rounds: 3, runs: 4 }
+/** 4 runs of each side. */
+export const quickPace: Pace = { rounds: 1, runs: 2 }
+
+/** The error of a side's result, and whether it passes. A peer with its own number format has its own reference. */
+export async function check(item: PeerCase, inputs: Inputs, side: Side, whose: 'ours' | 'theirs', size: number) {
+  const reference = (whose === 'theirs' && item.theirReference) || item.reference
+  const error = errorOf(await side.read(), reference(inputs), size)
+  return { error, right: error <= item.tolerance }
+}
+
+/** Both sides, whose results were checked, by turns after a warm-up. */
+export async function duel(a: Side, b: Side, { rounds, runs }: Pace): Promise<{ ours: Timing; theirs: Timing }> {
+  const ours: number[] = []
+  const theirs: number[] = []
+  await a.time(2)
+  await b.time(2)
+  for (let round = 0; round < rounds; round++) {
+    ours.push(...(await a.time(runs)))
+    theirs.push(...(await b.time(runs)))
+    theirs.push(...(await b.time(runs)))
+    ours.push(...(await a.time(runs)))
+  }
+  return { ours: timingOf(ours), theirs: timingOf(theirs) }
+}
