@@ -1,5 +1,5 @@
 // Times us and a peer by turns, A B B A, and only after both results passed the f64 check.
-import { type Timing, timingOf } from '../timing.ts'
+import type { Timing } from '../timing.ts'
 import type { Inputs, PeerCase } from './cases.ts'
 import { errorOf } from './check.ts'
 
@@ -35,8 +35,8 @@ export async function check(item: PeerCase, inputs: Inputs, side: Side, whose: '
   return { error, right: error <= item.tolerance }
 }
 
-/** Both sides, whose results were checked, by turns after a warm-up. */
-export async function duel(a: Side, b: Side, { rounds, runs }: Pace): Promise<{ ours: Timing; theirs: Timing }> {
+/** Times in ms of both sides, whose results were checked, by turns after a warm-up. */
+export async function duel(a: Side, b: Side, { rounds, runs }: Pace): Promise<{ ours: number[]; theirs: number[] }> {
   const ours: number[] = []
   const theirs: number[] = []
   await a.time(2)
@@ -47,5 +47,5 @@ export async function duel(a: Side, b: Side, { rounds, runs }: Pace): Promise<{ 
     theirs.push(...(await b.time(runs)))
     ours.push(...(await a.time(runs)))
   }
-  return { ours: timingOf(ours), theirs: timingOf(theirs) }
+  return { ours, theirs }
 }
