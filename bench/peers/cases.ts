@@ -127,7 +127,7 @@ function product(form: 'NN' | 'NT', name: string, left: readonly number[], right
   }
 }
 
-/** x · weightᵀ with a weight of four bits: ours is NF4, theirs NF4 or int4 with as many scales. */
+/** x · weightᵀ with a weight of four bits: ours is NF4, theirs NF4 or int4. */
 function fourBit(op: 'nf4Linear' | 'int4Linear', m: number, k: number, n: number): PeerCase {
   const int4 = op === 'int4Linear'
   return {

@@ -12,7 +12,10 @@ export interface InferenceSession {
   release(): Promise<void>
 }
 export interface Ort {
-  readonly env: { readonly versions: { readonly common: string }; readonly wasm: { wasmPaths?: string } }
+  readonly env: {
+    readonly versions: { readonly common: string }
+    readonly wasm: { wasmPaths?: string; numThreads?: number }
+  }
   readonly InferenceSession: { create(model: Uint8Array, options: object): Promise<InferenceSession> }
   readonly Tensor: new (type: string, data: ArrayBufferView, shape: readonly number[]) => OrtTensor
 }
@@ -86,4 +89,10 @@ export interface Jax {
     Readonly<Record<'square' | 'sqrt' | 'matrixTranspose' | 'sum', JaxUnary>> &
     Readonly<Record<'add' | 'subtract' | 'multiply' | 'divide' | 'matmul' | 'take' | 'takeAlongAxis', JaxBinary>>
   readonly nn: JaxNn & Readonly<Record<'softmax' | 'silu' | 'logsumexp', JaxUnary>>
+}
+
+// esbuild, which makes the page of the browser's bench
+
+export interface Esbuild {
+  build(options: object): Promise<{ outputFiles: { text: string }[] }>
 }
