@@ -13,7 +13,7 @@ import { type Ceilings, costOf, measureCeilings, ratesOf } from './ceilings.ts'
 import { compareFiles } from './compare.ts'
 import { printGrowth } from './growth.ts'
 import { measureMatrixUnits } from './matrix-units.ts'
-import { type Comparison, compareWithPeers, type Rival } from './peers/comparison.ts'
+import { type Comparison, caseLine, compareWithPeers, type Rival } from './peers/comparison.ts'
 import { comparisonTable } from './peers/comparison-table.ts'
 import { fullPace, quickPace } from './peers/duel.ts'
 import { PeerProcess } from './peers/process.ts'
@@ -23,7 +23,7 @@ import { type Stopwatch, stopwatch } from './stopwatch.ts'
 const peerNames = ['ort', 'tfjs', 'jax']
 const usage = `npm run bench [-- options]
   --filter <text>      only ops whose name contains it
-  --quick              a few samples an op
+  --quick              a few samples an op, and none of a thousand million operations against the peers
   --only ops|peers     our ops against the ceilings, or against the peers; both unless told
   --peers <names>      which peers, of ${peerNames.join(',')}
   --adapter <name>     the adapter whose name contains it
@@ -182,7 +182,7 @@ async function main(): Promise<number> {
         pace: options.quick ? quickPace : fullPace,
         filter: options.filter,
         ceilings,
-        onCase: ({ name }) => process.stderr.write(`compared: ${name}\n`),
+        onCase: (done) => console.error(caseLine(done)),
       })
       console.log(`\n${comparisonTable(comparisons, names)}`)
     }

@@ -3,7 +3,7 @@
 import { adapterName } from '../../src/host/gpu-root.ts'
 import { Gpu } from '../../src/runtime/gpu.ts'
 import { type Ceilings, measureCeilings } from '../ceilings.ts'
-import { type Comparison, compareWithPeers, type Rival } from '../peers/comparison.ts'
+import { type Comparison, caseLine, compareWithPeers, type Rival } from '../peers/comparison.ts'
 import { fullPace, quickPace } from '../peers/duel.ts'
 import type { Ort } from '../peers/interfaces.ts'
 import { openJax } from '../peers/jax.ts'
@@ -97,7 +97,7 @@ async function runBench(options: PageOptions): Promise<PageResult> {
     pace: options.quick ? quickPace : fullPace,
     filter: options.filter,
     ceilings,
-    onCase: ({ name }) => void say(`compared: ${name}`),
+    onCase: (done) => void say(caseLine(done)),
   })
   const driver = { vendor, architecture, device, description, manifest: null }
   return { adapter: gpu.name, driver, ceilings, peers, comparisons }

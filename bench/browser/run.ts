@@ -13,7 +13,7 @@ import type { PageOptions, PageResult } from './page.ts'
 
 const usage = `npm run bench:browser [-- options]
   --filter <text>      only ops whose name contains it
-  --quick              a few samples an op
+  --quick              a few samples an op, and none of a thousand million operations
   --peers <names>      which peers, of ort,tfjs,jax
   --json <file>        writes everything that was measured
   --chromium <path>    the browser; /usr/bin/chromium unless told

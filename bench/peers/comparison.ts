@@ -30,6 +30,7 @@ export interface ComparisonOptions {
   /** Text that the name of a case contains. */
   readonly filter: string
   readonly ceilings: Ceilings
+  /** Is told of every case that is done. */
   readonly onCase?: (done: Comparison) => void
 }
 
@@ -37,8 +38,10 @@ export interface ComparisonOptions {
 export async function compareWithPeers(gpu: Gpu, options: ComparisonOptions): Promise<Comparison[]> {
   const done: Comparison[] = []
   for (const item of peerCases.filter(({ name }) => name.includes(options.filter))) {
-    done.push(await compareCase(gpu, item, options))
-    options.onCase?.(done.at(-1)!)
+    const comparison = await compareCase(gpu, item, options)
+    if (!comparison) continue
+    done.push(comparison)
+    options.onCase?.(comparison)
   }
   return done
 }
@@ -47,10 +50,11 @@ async function compareCase(
   gpu: Gpu,
   item: PeerCase,
   { rivals, pace, ceilings }: ComparisonOptions,
-): Promise<Comparison> {
+): Promise<Comparison | undefined> {
   const inputs = item.inputs()
   const ours = prepareOurs(gpu, item, inputs)
   try {
+    if (ours.cost.flops > pace.mostFlops) return undefined
     const { error, right } = await check(item, inputs, ours, 'ours', ours.size)
     if (!right) return { name: item.name, error, ours: null, outcomes: {} }
     const outcomes: Record<string, Outcome> = {}
@@ -83,4 +87,13 @@ async function compareCase(
   } finally {
     ours.free()
   }
+}
+
+/** One case in a line, for progress. */
+export function caseLine({ name, ours, outcomes }: Comparison): string {
+  const theirs = Object.entries(outcomes).map(
+    ([peer, outcome]) =>
+      `, ${peer} ${outcome.status === 'timed' ? `${outcome.theirs.median.toFixed(2)} ms` : outcome.status}`,
+  )
+  return `${name}: ours ${ours ? `${ours.median.toFixed(2)} ms` : 'wrong'}${theirs.join('')}`
 }
