@@ -11,10 +11,8 @@ import type { Stopwatch } from './stopwatch.ts'
 
 const columns = 512
 const exponents = [16, 18, 20, 22, 24]
-/** An element of the largest tensor may cost this many times what one costs at the best size. */
-const mostTime = 1.5
-/** Twice the tokens may cost this many times the memory; T × T would cost four times. */
-const mostMemory = 2.2
+/** Cost ~ size^power: 1 is linear, T × T would be 2. What falls out of a cache on the way costs up to a quarter. */
+const mostPower = 1.25
 const tokenCounts = [128, 256, 512, 1024, 2048]
 
 /** Prints both tables with a verdict a line. @returns whether every cost grows as it should. */
@@ -36,27 +34,40 @@ export async function printGrowth(gpu: Gpu, time: Stopwatch): Promise<boolean> {
       nanoseconds.push((median * 1e6) / size)
       gpu.pool.trim()
     }
-    const growth = nanoseconds.at(-1)! / Math.min(...nanoseconds)
-    times.push([name, ...nanoseconds.map((ns) => ns.toFixed(2)), growth.toFixed(2), verdict(growth, mostTime)])
+    const sizes = exponents.map((exponent) => 2 ** exponent)
+    const power = powerOf(
+      sizes,
+      nanoseconds.map((ns, i) => ns * sizes[i]),
+    )
+    times.push([name, ...nanoseconds.map((ns) => ns.toFixed(2)), power.toFixed(2), verdict(power)])
   }
-  console.log(`Time per element in ns; the last size against the best may be at most ${mostTime}\n`)
-  console.log(table(['op', ...exponents.map((e) => `2^${e}`), 'growth', 'verdict'], times))
+  console.log(`Time per element in ns; time ~ elements^power, at most ${mostPower}\n`)
+  console.log(table(['op', ...exponents.map((e) => `2^${e}`), 'power', 'verdict'], times))
 
   const memory: string[][] = []
   for (const backward of [false, true]) {
     const bytes = tokenCounts.map((tokens) => attentionBytes(gpu, tokens, backward))
     await gpu.finish()
-    const growth = Math.max(...bytes.slice(1).map((now, i) => now / bytes[i]))
+    const power = powerOf(tokenCounts, bytes)
     const name = backward ? 'attention, with gradient' : 'attention'
-    memory.push([name, ...bytes.map((b) => (b / 1e6).toFixed(2)), growth.toFixed(2), verdict(growth, mostMemory)])
+    memory.push([name, ...bytes.map((b) => (b / 1e6).toFixed(2)), power.toFixed(2), verdict(power)])
   }
-  console.log(`\nMemory of a step in MB for T tokens; twice as many may cost at most ${mostMemory} times as much\n`)
-  console.log(table(['op', ...tokenCounts.map((tokens) => `T = ${tokens}`), 'growth', 'verdict'], memory))
+  console.log(`\nMemory of a step in MB for T tokens; memory ~ T^power, at most ${mostPower}\n`)
+  console.log(table(['op', ...tokenCounts.map((tokens) => `T = ${tokens}`), 'power', 'verdict'], memory))
   return [...times, ...memory].every((row) => row.at(-1) === 'as it should')
 }
 
-function verdict(growth: number, most: number): string {
-  return growth <= most ? 'as it should' : 'too fast'
+function verdict(power: number): string {
+  return power <= mostPower ? 'as it should' : 'too fast'
+}
+
+/** The power p of cost ~ size^p that fits best: the slope of the logarithms by least squares. */
+export function powerOf(sizes: readonly number[], costs: readonly number[]): number {
+  const [x, y] = [sizes.map(Math.log), costs.map(Math.log)]
+  const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length
+  const [mx, my] = [mean(x), mean(y)]
+  const shared = x.reduce((sum, value, i) => sum + (value - mx) * (y[i] - my), 0)
+  return shared / x.reduce((sum, value) => sum + (value - mx) ** 2, 0)
 }
 
 /** Bytes that a step of attention holds beside its inputs: 4 heads of 64. */

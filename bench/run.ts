@@ -170,7 +170,7 @@ async function main(): Promise<number> {
   let comparisons: Comparison[] = []
   if (options.only !== 'ops' && names.length > 0) {
     if (!existsSync(join(import.meta.dirname, 'peers/node_modules'))) {
-      console.error('The peers are not installed. Run: npm ci --ignore-scripts --prefix bench/peers')
+      console.error('The peers are not installed. Run: npm ci --prefix bench/peers')
       if (options.only) return 1
     } else {
       using stack = new DisposableStack()

@@ -86,7 +86,7 @@ async function main(): Promise<number> {
     return 1
   }
   if (!existsSync(modules)) {
-    console.error('The peers are not installed. Run: npm ci --ignore-scripts --prefix bench/peers')
+    console.error('The peers are not installed. Run: npm ci --prefix bench/peers')
     return 1
   }
   const lock = JSON.parse(await readFile(join(peersFolder, 'package-lock.json'), 'utf8'))

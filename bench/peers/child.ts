@@ -57,7 +57,10 @@ async function answer(request: Request): Promise<unknown> {
   opened ??= open()
   const peer = await opened
   if (request.do === 'open') return peer.version
-  if (request.do === 'time') return timeRuns(ready!, request.count)
+  if (request.do === 'time') {
+    if (!ready) throw new Error('its process had ended and was started again, without its case')
+    return timeRuns(ready, request.count)
+  }
   ready?.free()
   ready = undefined
   const item = peerCases.find((candidate) => candidate.name === request.name)!

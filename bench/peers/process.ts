@@ -30,12 +30,17 @@ export class PeerProcess implements Disposable {
     this.#adapter = adapter
   }
 
+  /** The number of its process while there is one. */
+  get pid(): number | undefined {
+    return this.#child?.pid
+  }
+
   /**
    * Sends a request and waits for its answer.
    * @throws Error with the peer's message, or how its process ended, or that it took too long and was killed.
    */
   ask(request: Request): Promise<unknown> {
-    this.#child ??= this.#start()
+    if (!this.#child?.connected) this.#child = this.#start()
     const child = this.#child
     return new Promise((resolve, reject) => {
       const settle = (finish: () => void) => {
@@ -47,7 +52,6 @@ export class PeerProcess implements Disposable {
       const onMessage = ({ fault, value }: Reply) =>
         fault === undefined ? settle(() => resolve(value)) : fail(fault.split('\n')[0])
       const onExit = (code: number | null, signal: string | null) => {
-        this.#child = undefined
         const last = this.#stderr.trim().split('\n').at(-1)
         fail(`its process ended with ${signal ?? code}${last ? `: ${last}` : ''}`)
       }
@@ -57,7 +61,8 @@ export class PeerProcess implements Disposable {
         fail(`no answer for ${secondsForAnAnswer} s`)
       }, secondsForAnAnswer * 1000)
       child.on('message', onMessage).on('exit', onExit)
-      child.send(request)
+      // Where it cannot be sent the process is ending, and `exit` says why.
+      child.send(request, () => {})
     })
   }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { ratesOf } from '../../bench/ceilings.ts'
 import { compareFiles } from '../../bench/compare.ts'
+import { powerOf } from '../../bench/growth.ts'
 import { peerCases } from '../../bench/peers/cases.ts'
 import { errorOf } from '../../bench/peers/check.ts'
 import { check, duel, type Side } from '../../bench/peers/duel.ts'
@@ -60,6 +61,11 @@ describe('timing', () => {
     // 1e9 operations take 10 ms at 100 GFLOP/s, 2e7 bytes 2 ms at 10 GB/s.
     expect(ratesOf({ flops: 1e9, bytes: 2e7 }, 20, ceilings)).toEqual({ gflops: 50, gbs: 1, r: 0.5, bound: 'compute' })
     expect(ratesOf({ flops: 0, bytes: 2e7 }, 4, ceilings)).toMatchObject({ r: 0.5, bound: 'memory' })
+  })
+
+  test('the power of a growing cost', () => {
+    expect(powerOf([1, 2, 4], [3, 6, 12])).toBeCloseTo(1)
+    expect(powerOf([1, 2, 4], [3, 12, 48])).toBeCloseTo(2)
   })
 
   test('both sides run by turns, as often', async () => {
@@ -157,4 +163,12 @@ test('a peer that does not start is a failure with a reason, and can be asked ag
   using peer = new PeerProcess('nobody', undefined)
   await expect(peer.ask({ do: 'open' })).rejects.toThrow('There is no peer nobody')
   await expect(peer.ask({ do: 'time', count: 1 })).rejects.toThrow('There is no peer nobody')
+})
+
+test('a peer whose process dies is a failure with the signal, and is started again', async () => {
+  using peer = new PeerProcess('nobody', undefined)
+  const asked = peer.ask({ do: 'open' })
+  process.kill(peer.pid!, 'SIGSEGV')
+  await expect(asked).rejects.toThrow('its process ended with SIGSEGV')
+  await expect(peer.ask({ do: 'open' })).rejects.toThrow('There is no peer nobody')
 })
