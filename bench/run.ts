@@ -1,151 +1,204 @@
-// Times every op against what the adapter can do at most:  npm run bench [-- --json out.json] [--filter text] [--quick]
+// Times every op against what the adapter can do at most, and against other libraries on the same adapter:
+//   npm run bench -- --help
+import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import Benchmark from 'benchmark'
 import { table } from '../src/cli/output.ts'
-import { openGpuRoot } from '../src/host/gpu-root.ts'
-import { ceilings } from '../src/kernels/wgsl.gen.ts'
-import { grid } from '../src/runtime/entry.ts'
+import { dawnToggles, type GpuRoot, openGpuRoot } from '../src/host/gpu-root.ts'
 import { Gpu } from '../src/runtime/gpu.ts'
-import type { Step, StepCost } from '../src/runtime/step.ts'
+import type { Step } from '../src/runtime/step.ts'
 import { cases, Maker } from './cases.ts'
+import { type Ceilings, costOf, measureCeilings, ratesOf } from './ceilings.ts'
+import { compareFiles } from './compare.ts'
+import { printGrowth } from './growth.ts'
+import { measureMatrixUnits } from './matrix-units.ts'
+import { type Comparison, caseLine, compareWithPeers, type Rival } from './peers/comparison.ts'
+import { comparisonTable } from './peers/comparison-table.ts'
+import { fullPace, quickPace } from './peers/duel.ts'
+import { PeerProcess } from './peers/process.ts'
+import { type BenchFile, readBenchFile } from './report.ts'
+import { type Stopwatch, stopwatch } from './stopwatch.ts'
 
-const { values: options } = parseArgs({
+const peerNames = ['ort', 'tfjs', 'jax']
+const usage = `npm run bench [-- options]
+  --filter <text>      only ops whose name contains it
+  --quick              a few samples an op, and none of a thousand million operations against the peers
+  --only ops|peers     our ops against the ceilings, or against the peers; both unless told
+  --peers <names>      which peers, of ${peerNames.join(',')}
+  --adapter <name>     the adapter whose name contains it
+  --robust             with the checks that trusted kernels do without, as in a browser
+  --json <file>        writes everything that was measured
+  --compare <a> <b>    ratios between two such files
+  --growth             time per element and attention's memory as sizes grow`
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
-    json: { type: 'string' },
     filter: { type: 'string', default: '' },
     quick: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    peers: { type: 'string', default: peerNames.join(',') },
     adapter: { type: 'string' },
+    robust: { type: 'boolean', default: false },
+    json: { type: 'string' },
+    compare: { type: 'boolean', default: false },
+    growth: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 })
-if (options.help) {
-  console.log('npm run bench [-- --filter <text>] [--quick] [--json <file>] [--adapter <name>]')
-  process.exit(0)
-}
 
-const root = await openGpuRoot({ adapter: options.adapter })
-using gpu = await Gpu.open(root)
-console.error(`Timing on ${root.name}`)
-
-/** Times of one run in ms: median and quartiles over the samples that benchmark took. */
-interface Timing {
-  readonly median: number
-  readonly quartiles: readonly [number, number]
-  readonly samples: number
-}
-
-/** Times `work`, recorded `repeat` times into one step, until the GPU is done. */
-function time(work: (step: Step) => void, repeat = 1): Promise<Timing> {
-  const run = async () => {
-    using step = gpu.step()
-    for (let i = 0; i < repeat; i++) work(step)
-    await gpu.finish()
+/** Times every op of the library, forward and with its gradient. */
+async function measureOps(gpu: Gpu, time: Stopwatch, most: Ceilings): Promise<BenchFile['results']> {
+  const results: BenchFile['results'] = []
+  const measure = async (name: string, work: (step: Step) => void) => {
+    const { median, quartiles } = await time(work)
+    const timed: [number, number] = [...quartiles]
+    results.push({ name, ms: median, quartiles: timed, ...ratesOf(costOf(gpu, work), median, most) })
+    process.stderr.write(`${results.length} measured\r`)
   }
-  return new Promise((resolve, reject) => {
-    const bench = new Benchmark('op', {
-      defer: true,
-      minSamples: options.quick ? 3 : 20,
-      maxTime: options.quick ? 0.1 : 1,
-      minTime: 0.005,
-      fn: (deferred: { resolve(): void }) => {
-        run().then(() => deferred.resolve(), reject)
+  for (const item of cases.filter(({ name }) => name.includes(options.filter))) {
+    using scope = gpu.scope(item.name)
+    const op = item.setup(new Maker(scope))
+    await measure(item.name, (step) => step.withoutGradients(() => void op(step)))
+    if (item.backward)
+      await measure(`${item.name}, with gradient`, (step) => {
+        const y = op(step)
+        step.backward(y, { seed: y })
+      })
+  }
+  return results
+}
+
+/** The peers that start, each in its process, and what each says: its version, or why it does not start. */
+async function startPeers(names: readonly string[]) {
+  const versions: Record<string, string> = {}
+  const rivals: (Rival & Disposable)[] = []
+  for (const name of names) {
+    const peer = new PeerProcess(name, options.adapter)
+    try {
+      versions[name] = String(await peer.ask({ do: 'open' }))
+    } catch (error) {
+      versions[name] = `does not start: ${(error as Error).message}`
+      console.error(`${name} ${versions[name]}`)
+      peer[Symbol.dispose]()
+      continue
+    }
+    rivals.push({
+      name,
+      async side(item) {
+        const result = (await peer.ask({ do: 'prepare', name: item.name })) as Float64Array | null
+        if (!result) return undefined
+        return {
+          read: async () => result,
+          time: async (count) => (await peer.ask({ do: 'time', count })) as number[],
+        }
       },
-      onComplete(this: Benchmark) {
-        const sorted = [...this.stats.sample].sort((a, b) => a - b).map((seconds) => (1000 * seconds) / repeat)
-        const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]
-        resolve({ median: at(0.5), quartiles: [at(0.25), at(0.75)], samples: sorted.length })
-      },
-      onError: (event: { target: { error: Error } }) => reject(event.target.error),
+      [Symbol.dispose]: () => peer[Symbol.dispose](),
     })
-    run().then(() => bench.run({ async: true }), reject)
-  })
+  }
+  return { versions, rivals }
 }
 
-/** Highest rates of this adapter, measured: bytes and operations a second. */
-async function measureCeilings() {
-  using scope = gpu.scope('ceilings')
-  const size = 1 << 23 // f32: 32 MiB, more than most caches
-  const x = scope.filled('f32', [size], 1)
-  const y = scope.empty('f32', [size])
-  const copy = await time((step) =>
-    step.run(ceilings.copy, { x, y }, { size: size / 4, rounds: 0 }, { workgroups: grid(size / 256), flops: 0 }),
+function opsTable(results: BenchFile['results']): string {
+  const rows = results.map(({ name, ms, quartiles, gflops, gbs, r }) => [
+    name,
+    ms.toFixed(3),
+    `${quartiles[0].toFixed(3)}-${quartiles[1].toFixed(3)}`,
+    gflops.toFixed(2),
+    gbs.toFixed(2),
+    r.toFixed(3),
+  ])
+  return table(['op', 'ms', 'quartiles', 'GFLOP/s', 'GB/s', 'R'], rows)
+}
+
+function ceilingsLine(most: BenchFile['ceilings']): string {
+  const matrixUnits = most.matrixUnits.map(
+    ({ M, N, K, componentType, resultComponentType, gflops }) =>
+      `, matrix units ${M}×${N}×${K} ${componentType} to ${resultComponentType} ${gflops.toFixed(0)} GFLOP/s`,
   )
-  const invocations = 1 << 14
-  const rounds = 64
-  const flops = invocations * rounds * 32 * 8
-  const rate = async (dtype: 'f32' | 'f16') => {
-    const sums = scope.empty(dtype, [invocations])
-    const { median } = await time((step) =>
-      step.run(ceilings.multiplyAdd, { sums }, { size: 0, rounds }, { workgroups: [invocations / 64], flops }),
-    )
-    return flops / median / 1e6
-  }
-  const tiny = scope.filled('f32', [64], 1)
-  const chain = await time(
-    (step) => step.run(ceilings.copy, { x: tiny, y }, { size: 1, rounds: 0 }, { workgroups: [1], flops: 0 }),
-    1000,
+  return (
+    `Ceilings: copy ${most.copyGBs.toFixed(1)} GB/s, f32 ${most.f32GFLOPs.toFixed(1)} GFLOP/s, ` +
+    `f16 ${most.f16GFLOPs?.toFixed(1) ?? '-'} GFLOP/s${matrixUnits.join('')}; a dispatch in a chain ` +
+    `${most.dispatchMicroseconds.toFixed(1)} µs, recording an op ${most.recordMicroseconds.toFixed(1)} µs`
   )
+}
+
+function factsOf(root: GpuRoot): Pick<BenchFile, 'format' | 'host' | 'adapter' | 'driver' | 'toggles' | 'date'> {
+  const { vendor, architecture, device, description } = root.adapter.info
+  const { enabled, disabled } = dawnToggles(options.robust)
   return {
-    copyGBs: (2 * 4 * size) / copy.median / 1e6,
-    f32GFLOPs: await rate('f32'),
-    f16GFLOPs: gpu.capabilities.f16 ? await rate('f16') : null,
-    dispatchMicroseconds: chain.median * 1000,
+    format: 'nexus-bench-1',
+    host: `Node ${process.versions.node}`,
+    adapter: root.name,
+    driver: { vendor, architecture, device, description, manifest: process.env.VK_ICD_FILENAMES ?? null },
+    toggles: { enabled: [...enabled], disabled: [...disabled] },
+    date: new Date().toISOString(),
   }
 }
 
-interface Result {
-  readonly name: string
-  readonly ms: number
-  readonly quartiles: readonly [number, number]
-  readonly gflops: number
-  readonly gbs: number
-  /** Share of the ceiling: t_roof / t. */
-  readonly r: number
+/** @returns the exit code. */
+async function main(): Promise<number> {
+  if (options.help) {
+    console.log(usage)
+    return 0
+  }
+  const names = options.peers.split(',').filter(Boolean)
+  const known = names.every((name) => peerNames.includes(name)) && [undefined, 'ops', 'peers'].includes(options.only)
+  if (!known || positionals.length !== (options.compare ? 2 : 0)) {
+    console.error(usage)
+    return 2
+  }
+  if (options.compare) {
+    console.log(compareFiles(readBenchFile(positionals[0]), readBenchFile(positionals[1])))
+    return 0
+  }
+  const root = await openGpuRoot({ adapter: options.adapter, robust: options.robust })
+  using gpu = await Gpu.open(root)
+  console.error(`Timing on ${root.name}`)
+  const time = stopwatch(gpu, options.quick)
+  if (options.growth) return (await printGrowth(gpu, time)) ? 0 : 1
+
+  const ceilings = { ...(await measureCeilings(gpu, time)), matrixUnits: await measureMatrixUnits(root) }
+  console.log(`${ceilingsLine(ceilings)}\n`)
+  let results: BenchFile['results'] = []
+  if (options.only !== 'peers') {
+    results = await measureOps(gpu, time, ceilings)
+    console.log(opsTable(results))
+  }
+  let peers: BenchFile['peers'] = {}
+  let comparisons: Comparison[] = []
+  if (options.only !== 'ops' && names.length > 0) {
+    if (!existsSync(join(import.meta.dirname, 'peers/node_modules'))) {
+      console.error('The peers are not installed. Run: npm ci --prefix bench/peers')
+      if (options.only) return 1
+    } else {
+      using stack = new DisposableStack()
+      const started = await startPeers(names)
+      for (const rival of started.rivals) stack.use(rival)
+      peers = started.versions
+      comparisons = await compareWithPeers(gpu, {
+        rivals: started.rivals,
+        pace: options.quick ? quickPace : fullPace,
+        filter: options.filter,
+        ceilings,
+        onCase: (done) => console.error(caseLine(done)),
+      })
+      console.log(`\n${comparisonTable(comparisons, names)}`)
+    }
+  }
+  if (options.json) {
+    // What is not finite has no number in JSON and becomes null.
+    const file = { ...factsOf(root), quick: options.quick, ceilings, results, peers, comparisons }
+    await writeFile(options.json, `${JSON.stringify(file, null, 2)}\n`)
+    console.error(`Written to ${options.json}`)
+  }
+  return 0
 }
 
-const most = await measureCeilings()
-console.log(
-  `Ceilings: copy ${most.copyGBs.toFixed(1)} GB/s, f32 ${most.f32GFLOPs.toFixed(1)} GFLOP/s, ` +
-    `f16 ${most.f16GFLOPs?.toFixed(1) ?? '-'} GFLOP/s, a dispatch in a chain ${most.dispatchMicroseconds.toFixed(1)} µs\n`,
+process.exit(
+  await main().catch((error: Error) => {
+    console.error(error.message)
+    return 1
+  }),
 )
-
-function result(name: string, { median, quartiles }: Timing, { flops, bytes }: StepCost): Result {
-  const roof = Math.max(flops / most.f32GFLOPs, bytes / most.copyGBs) / 1e6
-  return { name, ms: median, quartiles, gflops: flops / median / 1e6, gbs: bytes / median / 1e6, r: roof / median }
-}
-
-const results: Result[] = []
-for (const item of cases.filter(({ name }) => name.includes(options.filter))) {
-  using scope = gpu.scope(item.name)
-  const op = item.setup(new Maker(scope))
-  const cost = (work: (step: Step) => void): StepCost => {
-    using step = gpu.step()
-    work(step)
-    return step.cost
-  }
-  const forward = (step: Step) => step.withoutGradients(() => void op(step))
-  const both = (step: Step) => {
-    const y = op(step)
-    step.backward(y, { seed: y })
-  }
-  results.push(result(item.name, await time(forward), cost(forward)))
-  if (item.backward) results.push(result(`${item.name}, with gradient`, await time(both), cost(both)))
-  process.stderr.write(`${results.length} measured\r`)
-}
-
-const rows = results.map(({ name, ms, quartiles, gflops, gbs, r }) => [
-  name,
-  ms.toFixed(3),
-  `${quartiles[0].toFixed(3)}-${quartiles[1].toFixed(3)}`,
-  gflops.toFixed(2),
-  gbs.toFixed(2),
-  r.toFixed(3),
-])
-console.log(table(['op', 'ms', 'quartiles', 'GFLOP/s', 'GB/s', 'R'], rows))
-if (options.json) {
-  const facts = { adapter: root.name, node: process.versions.node, date: new Date().toISOString() }
-  await writeFile(options.json, `${JSON.stringify({ ...facts, ceilings: most, results }, null, 2)}\n`)
-  console.error(`Written to ${options.json}`)
-}
-process.exit(0)

@@ -30,11 +30,16 @@ const roots: GPU[] = []
 
 const trusted = ['disable_robustness', 'disable_workgroup_init', 'disable_polyfills_on_integer_div_and_mod']
 
+/** The toggles that Dawn is started with in Node, as it names them. */
+export function dawnToggles(robust: boolean): { enabled: readonly string[]; disabled: readonly string[] } {
+  return { enabled: ['allow_unsafe_apis', ...(robust ? [] : trusted)], disabled: ['timestamp_quantization'] }
+}
+
 async function dawn(robust: boolean): Promise<GPU> {
   const { create, globals } = await import('webgpu')
   Object.assign(globalThis, globals)
-  const toggles = ['allow_unsafe_apis', ...(robust ? [] : trusted)]
-  const gpu = create([`enable-dawn-features=${toggles.join(',')}`, 'disable-dawn-features=timestamp_quantization'])
+  const { enabled, disabled } = dawnToggles(robust)
+  const gpu = create([`enable-dawn-features=${enabled.join(',')}`, `disable-dawn-features=${disabled.join(',')}`])
   roots.push(gpu)
   return gpu
 }

@@ -1,0 +1,98 @@
+import { add } from '../src/kernels/add.ts'
+import { ceilings as wgsl } from '../src/kernels/wgsl.gen.ts'
+import { grid } from '../src/runtime/entry.ts'
+import type { Gpu } from '../src/runtime/gpu.ts'
+import type { Step, StepCost } from '../src/runtime/step.ts'
+import type { Stopwatch } from './stopwatch.ts'
+import { type Timing, timingOf } from './timing.ts'
+
+/** Highest rates of an adapter, measured in the same run as what is divided by them. */
+export interface Ceilings {
+  readonly copyGBs: number
+  readonly f32GFLOPs: number
+  readonly f16GFLOPs: number | null
+  /** One of a thousand tiny dispatches, each of which reads what the one before wrote. */
+  readonly dispatchMicroseconds: number
+  /** What recording one op costs the host: shapes, memory, bind group, parameters. Nothing is waited for. */
+  readonly recordMicroseconds: number
+}
+
+/** Copy bandwidth, multiply-add rates, and the cost of a dispatch and of recording an op. */
+export async function measureCeilings(gpu: Gpu, time: Stopwatch): Promise<Ceilings> {
+  using scope = gpu.scope('ceilings')
+  const size = 1 << 23 // f32: 32 MiB, more than most caches
+  const x = scope.filled('f32', [size], 1)
+  const y = scope.empty('f32', [size])
+  const copy = await time((step) =>
+    step.run(wgsl.copy, { x, y }, { size: size / 4, rounds: 0 }, { workgroups: grid(size / 256), flops: 0 }),
+  )
+  const invocations = 1 << 14
+  const rounds = 64
+  const flops = invocations * rounds * 32 * 8
+  const rate = async (dtype: 'f32' | 'f16') => {
+    const sums = scope.empty(dtype, [invocations])
+    const { median } = await time((step) =>
+      step.run(wgsl.multiplyAdd, { sums }, { size: 0, rounds }, { workgroups: [invocations / 64], flops }),
+    )
+    return flops / median / 1e6
+  }
+  let [from, to] = [scope.filled('f32', [64], 1), scope.empty('f32', [64])]
+  const chain = await time((step) => {
+    step.run(wgsl.copy, { x: from, y: to }, { size: 1, rounds: 0 }, { workgroups: [1], flops: 0 })
+    ;[from, to] = [to, from]
+  }, 1000)
+  return {
+    copyGBs: (2 * 4 * size) / copy.median / 1e6,
+    f32GFLOPs: await rate('f32'),
+    f16GFLOPs: gpu.capabilities.f16 ? await rate('f16') : null,
+    dispatchMicroseconds: chain.median * 1000,
+    recordMicroseconds: (await timeRecording(gpu)).median * 1000,
+  }
+}
+
+const recorded = 100
+
+/** The host's time for one op, without the submit. */
+async function timeRecording(gpu: Gpu): Promise<Timing> {
+  using scope = gpu.scope('recording')
+  const [x, z] = [scope.filled('f32', [64], 1), scope.filled('f32', [64], 1)]
+  const times: number[] = []
+  for (let sample = 0; sample < 25; sample++) {
+    {
+      using step = gpu.step()
+      const began = performance.now()
+      for (let i = 0; i < recorded; i++) add(step, x, z)
+      if (sample >= 5) times.push((performance.now() - began) / recorded)
+    }
+    await gpu.finish()
+  }
+  return timingOf(times)
+}
+
+/** What a time amounts to. */
+export interface Rates {
+  readonly gflops: number
+  readonly gbs: number
+  /** Share of the ceiling, t_roof / t. */
+  readonly r: number
+  /** Which ceiling is the nearer one. */
+  readonly bound: 'compute' | 'memory'
+}
+
+/** Rates of work that costs `cost` and took `ms`. */
+export function ratesOf({ flops, bytes }: Pick<StepCost, 'flops' | 'bytes'>, ms: number, most: Ceilings): Rates {
+  const [compute, memory] = [flops / most.f32GFLOPs / 1e6, bytes / most.copyGBs / 1e6]
+  return {
+    gflops: flops / ms / 1e6,
+    gbs: bytes / ms / 1e6,
+    r: Math.max(compute, memory) / ms,
+    bound: compute > memory ? 'compute' : 'memory',
+  }
+}
+
+/** What recording `work` costs. */
+export function costOf(gpu: Gpu, work: (step: Step) => void): StepCost {
+  using step = gpu.step()
+  work(step)
+  return step.cost
+}

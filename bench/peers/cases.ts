@@ -1,0 +1,290 @@
+// The ops that a peer has too: their inputs, what should come out, and how we run them. Each peer says in its own file
+// how it runs an `op`.
+import { Random } from '../../src/core/random.ts'
+import { dequantizeNf4, quantizeNf4 } from '../../src/formats/nf4.ts'
+import { add } from '../../src/kernels/add.ts'
+import { attention } from '../../src/kernels/attention.ts'
+import { gelu, mul, silu, swiglu } from '../../src/kernels/elementwise.ts'
+import { embedding } from '../../src/kernels/embedding.ts'
+import { crossEntropy } from '../../src/kernels/losses.ts'
+import { matmul } from '../../src/kernels/matmul.ts'
+import { nf4Linear } from '../../src/kernels/nf4.ts'
+import { rowSum } from '../../src/kernels/reduce.ts'
+import { rmsNorm } from '../../src/kernels/rms-norm.ts'
+import { rope } from '../../src/kernels/rope.ts'
+import { softmax } from '../../src/kernels/softmax.ts'
+import type { Step } from '../../src/runtime/step.ts'
+import type { Tensor } from '../../src/runtime/tensor.ts'
+import { dequantizeInt4, quantizeInt4 } from './int4.ts'
+import {
+  attentionRows,
+  elementRows,
+  geluOf,
+  logSumExp,
+  matmulRows,
+  type Rows,
+  rmsNormRows,
+  ropeRows,
+  rowRows,
+  siluOf,
+  softmaxOf,
+} from './references.ts'
+
+/** A tensor on the host. Ids, and the packed words of a quantised weight, are u32. */
+export interface Operand {
+  readonly dtype: 'f32' | 'u32'
+  readonly shape: readonly number[]
+  readonly data: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>
+}
+
+/** The inputs of a case by name. */
+export type Inputs = Readonly<Record<string, Operand>>
+
+/** What is computed; a peer looks it up. */
+export type Op =
+  | 'matmulNN'
+  | 'matmulNT'
+  | 'nf4Linear'
+  | 'int4Linear'
+  | 'attention'
+  | 'causalAttention'
+  | 'rmsNorm'
+  | 'rope'
+  | 'embedding'
+  | 'crossEntropy'
+  | 'softmax'
+  | 'rowSum'
+  | 'silu'
+  | 'gelu'
+  | 'swiglu'
+  | 'add'
+  | 'mul'
+
+/** One op at one size that we and a peer run. */
+export interface PeerCase {
+  /** Where bench/cases.ts has the same op at the same size, its name. */
+  readonly name: string
+  readonly op: Op
+  /** Seeded: every process makes the same. */
+  inputs(): Inputs
+  ours(step: Step, tensors: Readonly<Record<string, Tensor>>): Tensor
+  /** Rows of the result in f64. */
+  reference(inputs: Inputs): Rows
+  /** What the peer should give, where its number format is another one than ours. */
+  theirReference?(inputs: Inputs): Rows
+  /** Largest error that passes, over the largest magnitude of the result. */
+  readonly tolerance: number
+}
+
+/** Added to the mean square in rmsNorm. */
+export const eps = 1e-5
+
+const rows = 2048
+const width = 512
+
+function normal(random: Random, ...shape: number[]): Operand {
+  return { dtype: 'f32', shape, data: random.normals(shape.reduce((a, b) => a * b, 1)) }
+}
+
+function ids(random: Random, end: number, ...shape: number[]): Operand {
+  const size = shape.reduce((a, b) => a * b, 1)
+  return { dtype: 'u32', shape, data: Uint32Array.from({ length: size }, () => random.integer(end)) }
+}
+
+/** Cosines and sines of rope's angles (T, D/2): the peers want them as inputs, our kernel computes them. */
+function turns(tokens: number, half: number): Inputs {
+  const table = (f: (angle: number) => number): Operand => ({
+    dtype: 'f32',
+    shape: [1, tokens, 1, half],
+    data: Float32Array.from({ length: tokens * half }, (_, i) =>
+      f(Math.floor(i / half) * 10_000 ** (-(i % half) / half)),
+    ),
+  })
+  return { cosines: table(Math.cos), sines: table(Math.sin) }
+}
+
+/** What is added to causal scores (T, T): for peers without a causal form. */
+function causalMask(tokens: number): Operand {
+  const size = tokens ** 2
+  const data = Float32Array.from({ length: size }, (_, i) => (i % tokens > Math.floor(i / tokens) ? -1e9 : 0))
+  return { dtype: 'f32', shape: [tokens, tokens], data }
+}
+
+/** Tensors have the dtypes of the inputs they were uploaded from. */
+type F32 = Tensor<'f32'>
+
+function product(form: 'NN' | 'NT', name: string, left: readonly number[], right: readonly number[]): PeerCase {
+  return {
+    name: `matmul ${form} ${name}`,
+    op: `matmul${form}`,
+    tolerance: 1e-5,
+    inputs() {
+      const random = new Random(1)
+      return { a: normal(random, ...left), b: normal(random, ...right) }
+    },
+    ours: (step, { a, b }) => matmul(step, a as F32, b as F32, { transposeB: form === 'NT' }),
+    reference: ({ a, b }) => matmulRows(a, b, form === 'NT'),
+  }
+}
+
+/** x · weightᵀ with a weight of four bits: ours is NF4, theirs NF4 or int4. */
+function fourBit(op: 'nf4Linear' | 'int4Linear', m: number, k: number, n: number): PeerCase {
+  const int4 = op === 'int4Linear'
+  return {
+    name: `nf4Linear ${m}×${k}×${n}${int4 ? ', theirs int4' : ''}`,
+    op,
+    tolerance: 1e-5,
+    inputs() {
+      const random = new Random(1)
+      const x = normal(random, m, k)
+      const weight = random.normals(n * k)
+      const { codes, scales } = quantizeNf4(weight, [n, k])
+      const nf4 = { x, codes: words(codes), scales: floats(scales) }
+      if (!int4) return nf4
+      const other = quantizeInt4(weight)
+      return { ...nf4, int4Codes: words(other.codes), int4Scales: floats(other.scales) }
+    },
+    ours: (step, { x, codes, scales }) =>
+      nf4Linear(step, x as F32, {
+        shape: [n, k],
+        codes: codes as Tensor<'u32'>,
+        scales: scales as F32,
+      }),
+    reference({ x, codes, scales }) {
+      const packed = { shape: [n, k], codes: bytesOf(codes), scales: scales.data as Float32Array<ArrayBuffer> }
+      return matmulRows(x, { dtype: 'f32', shape: [n, k], data: dequantizeNf4(packed) }, true)
+    },
+    theirReference: int4
+      ? ({ x, int4Codes, int4Scales }) => {
+          const data = dequantizeInt4({ codes: bytesOf(int4Codes), scales: int4Scales.data as Float32Array })
+          return matmulRows(x, { dtype: 'f32', shape: [n, k], data }, true)
+        }
+      : undefined,
+  }
+}
+
+function words(codes: Uint8Array<ArrayBuffer>): Operand {
+  return { dtype: 'u32', shape: [codes.length / 4], data: new Uint32Array(codes.buffer) }
+}
+
+function floats(data: Float32Array<ArrayBuffer>): Operand {
+  return { dtype: 'f32', shape: [data.length], data }
+}
+
+/** The bytes of packed words. */
+export function bytesOf({ data }: Operand): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+}
+
+function attentionCase(causal: boolean, name: string, query: readonly number[], key: readonly number[]): PeerCase {
+  return {
+    name: `attention ${name}`,
+    op: causal ? 'causalAttention' : 'attention',
+    tolerance: 1e-5,
+    inputs() {
+      const random = new Random(1)
+      const inputs = { q: normal(random, ...query), k: normal(random, ...key), v: normal(random, ...key) }
+      return causal ? { ...inputs, mask: causalMask(query[1]) } : inputs
+    },
+    ours: (step, { q, k, v }) => attention(step, q as F32, k as F32, v as F32, { causal }),
+    reference: (inputs) => attentionRows(inputs, causal),
+  }
+}
+
+function elementwise(
+  op: 'silu' | 'gelu' | 'swiglu' | 'add' | 'mul',
+  ours: (step: Step, x: F32, z: F32) => Tensor,
+  f: (x: number, z: number) => number,
+): PeerCase {
+  const binary = op !== 'silu' && op !== 'gelu'
+  return {
+    name: `${op} ${rows}×${width}`,
+    op,
+    tolerance: 2e-6,
+    inputs(): Inputs {
+      const random = new Random(1)
+      const x = normal(random, rows, width)
+      return binary ? { x, z: normal(random, rows, width) } : { x }
+    },
+    ours: (step, { x, z }) => ours(step, x as F32, z as F32),
+    reference: ({ x, z }) => elementRows(f as (...values: number[]) => number, ...(binary ? [x, z] : [x])),
+  }
+}
+
+/** Every op that at least one peer has. */
+export const peerCases: readonly PeerCase[] = [
+  ...[256, 512, 1024].flatMap((n) => (['NN', 'NT'] as const).map((form) => product(form, `${n}³`, [n, n], [n, n]))),
+  product('NT', '16×(128×128×64)', [16, 128, 64], [16, 128, 64]),
+  fourBit('nf4Linear', 256, 512, 512),
+  fourBit('int4Linear', 256, 512, 512),
+  fourBit('nf4Linear', 1, 2048, 2048),
+  fourBit('int4Linear', 1, 2048, 2048),
+  attentionCase(true, '8×128, 8 heads of 64, 2 key heads', [8, 128, 8, 64], [8, 128, 2, 64]),
+  attentionCase(false, '8×128, 8 heads of 64, not causal', [8, 128, 8, 64], [8, 128, 8, 64]),
+  elementwise('add', add, (x, z) => x + z),
+  elementwise('mul', mul, (x, z) => x * z),
+  elementwise('silu', silu, siluOf),
+  elementwise('gelu', gelu, geluOf),
+  elementwise('swiglu', swiglu, (x, z) => siluOf(x) * z),
+  {
+    name: `softmax ${rows}×${width}`,
+    op: 'softmax',
+    tolerance: 2e-6,
+    inputs: () => ({ x: normal(new Random(1), rows, width) }),
+    ours: (step, { x }) => softmax(step, x as F32),
+    reference: ({ x }) => rowRows(x, softmaxOf),
+  },
+  {
+    name: `rowSum ${rows}×${width}`,
+    op: 'rowSum',
+    tolerance: 1e-5,
+    inputs: () => ({ x: normal(new Random(1), rows, width) }),
+    ours: (step, { x }) => rowSum(step, x as F32),
+    reference: ({ x }) => rowRows(x, (values) => Float64Array.of(values.reduce((a, b) => a + b))),
+  },
+  {
+    name: `rmsNorm ${rows}×${width}`,
+    op: 'rmsNorm',
+    tolerance: 5e-6,
+    inputs() {
+      const random = new Random(1)
+      return { x: normal(random, rows, width), weight: normal(random, width) }
+    },
+    ours: (step, { x, weight }) => rmsNorm(step, x as F32, weight as F32, { eps }),
+    reference: (inputs) => rmsNormRows(inputs, eps),
+  },
+  {
+    name: 'rope 8×256, 8 heads of 64',
+    op: 'rope',
+    tolerance: 1e-4, // the sine of an angle of 255 in f32
+    inputs: () => ({ x: normal(new Random(1), 8, 256, 8, 64), ...turns(256, 32) }),
+    ours: (step, { x }) => rope(step, x as F32),
+    reference: ({ x }) => ropeRows(x),
+  },
+  {
+    name: 'embedding 4096 of 1024×256',
+    op: 'embedding',
+    tolerance: 0,
+    inputs() {
+      const random = new Random(1)
+      return { table: normal(random, 1024, 256), ids: ids(random, 1024, 4096) }
+    },
+    ours: (step, { table, ids }) => embedding(step, table as F32, ids as Tensor<'u32'>),
+    reference: ({ table, ids }) => {
+      const columns = table.shape[1]
+      return (row) =>
+        Float64Array.from(table.data.subarray(ids.data[row] * columns, (ids.data[row] + 1) * columns), Number)
+    },
+  },
+  {
+    name: `crossEntropy ${rows}×${width}`,
+    op: 'crossEntropy',
+    tolerance: 5e-6,
+    inputs() {
+      const random = new Random(1)
+      return { x: normal(random, rows, width), ids: ids(random, width, rows) }
+    },
+    ours: (step, { x, ids }) => crossEntropy(step, x as F32, ids as Tensor<'u32'>),
+    reference: ({ x, ids }) => rowRows(x, (values, row) => Float64Array.of(logSumExp(values) - values[ids.data[row]])),
+  },
+]

@@ -1,0 +1,174 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
+import { ratesOf } from '../../bench/ceilings.ts'
+import { compareFiles } from '../../bench/compare.ts'
+import { powerOf } from '../../bench/growth.ts'
+import { peerCases } from '../../bench/peers/cases.ts'
+import { errorOf } from '../../bench/peers/check.ts'
+import { check, duel, type Side } from '../../bench/peers/duel.ts'
+import { dequantizeInt4, quantizeInt4 } from '../../bench/peers/int4.ts'
+import { writeModel } from '../../bench/peers/onnx.ts'
+import { prepareOurs } from '../../bench/peers/ours.ts'
+import { PeerProcess } from '../../bench/peers/process.ts'
+import { type BenchFile, readBenchFile } from '../../bench/report.ts'
+import { apart, timingOf } from '../../bench/timing.ts'
+import { Random } from '../../src/core/random.ts'
+import { gpu, withoutLeaks } from '../gpu.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'nexus-bench-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const ceilings = {
+  copyGBs: 10,
+  f32GFLOPs: 100,
+  f16GFLOPs: null,
+  dispatchMicroseconds: 20,
+  recordMicroseconds: 5,
+  matrixUnits: [],
+}
+
+function fileWith(ms: number, quartiles: [number, number], name = 'add'): BenchFile {
+  return {
+    format: 'nexus-bench-1',
+    host: 'Node 24',
+    adapter: 'a',
+    driver: { vendor: '', architecture: '', device: '', description: '', manifest: null },
+    toggles: { enabled: [], disabled: [] },
+    date: '2026-01-01',
+    quick: false,
+    ceilings,
+    results: [{ name, ms, quartiles, gflops: 1, gbs: 1, r: 1, bound: 'memory' }],
+    peers: {},
+    comparisons: [],
+  }
+}
+
+describe('timing', () => {
+  test('median and quartiles lie between samples', () => {
+    expect(timingOf([4, 1, 3, 2])).toEqual({ median: 2.5, quartiles: [1.75, 3.25], samples: 4 })
+    expect(timingOf([7])).toEqual({ median: 7, quartiles: [7, 7], samples: 1 })
+  })
+
+  test('ranges are apart only when they share nothing', () => {
+    expect(apart([1, 2], [3, 4])).toBe(true)
+    expect(apart([3, 4], [1, 2])).toBe(true)
+    expect(apart([1, 3], [3, 4])).toBe(false)
+  })
+
+  test('the nearer ceiling decides R', () => {
+    // 1e9 operations take 10 ms at 100 GFLOP/s, 2e7 bytes 2 ms at 10 GB/s.
+    expect(ratesOf({ flops: 1e9, bytes: 2e7 }, 20, ceilings)).toEqual({ gflops: 50, gbs: 1, r: 0.5, bound: 'compute' })
+    expect(ratesOf({ flops: 0, bytes: 2e7 }, 4, ceilings)).toMatchObject({ r: 0.5, bound: 'memory' })
+  })
+
+  test('the power of a growing cost', () => {
+    expect(powerOf([1, 2, 4], [3, 6, 12])).toBeCloseTo(1)
+    expect(powerOf([1, 2, 4], [3, 12, 48])).toBeCloseTo(2)
+  })
+
+  test('both sides run by turns, as often', async () => {
+    const turns: string[] = []
+    const side = (name: string): Side => ({
+      read: async () => [],
+      time: async (count) => {
+        turns.push(`${name}${count}`)
+        return new Array(count).fill(1)
+      },
+    })
+    const { ours, theirs } = await duel(side('a'), side('b'), { rounds: 2, runs: 3, mostFlops: 1 })
+    expect(turns.join(' ')).toBe('a2 b2 a3 b3 b3 a3 a3 b3 b3 a3')
+    expect([ours.length, theirs.length]).toEqual([12, 12])
+  })
+})
+
+describe('bench files', () => {
+  const write = (name: string, text: string) => {
+    const path = join(folder, name)
+    writeFileSync(path, text)
+    return path
+  }
+
+  test('are read back as written', () => {
+    const file = fileWith(2, [1, 3])
+    expect(readBenchFile(write('good.json', JSON.stringify(file)))).toEqual(file)
+  })
+
+  test('that are none are refused with the reason', () => {
+    expect(() => readBenchFile(join(folder, 'missing.json'))).toThrow(/Cannot read the bench file .*missing/)
+    expect(() => readBenchFile(write('text.json', 'no'))).toThrow(SyntaxError)
+    expect(() => readBenchFile(write('other.json', '{"format":"other"}'))).toThrow('as a bench file: format')
+  })
+
+  test('compare by ratio, with a star where the ranges are apart', () => {
+    const lines = (b: BenchFile) => compareFiles(fileWith(2, [1, 3]), b).split('\n')
+    const lineOfAdd = (b: BenchFile) => lines(b).find((line) => line.startsWith('add'))
+    expect(lineOfAdd(fileWith(5, [4, 6]))).toMatch(/2\.000 +5\.000 +2\.50 +\*$/)
+    expect(lineOfAdd(fileWith(3, [2, 4]))).toMatch(/1\.50$/)
+    expect(() => compareFiles(fileWith(1, [1, 1]), fileWith(1, [1, 1], 'mul'))).toThrow('no op in common')
+  })
+})
+
+describe('checks', () => {
+  const reference = (row: number) => Float64Array.of(row, -4)
+
+  test('the error is relative to the largest magnitude', () => {
+    expect(errorOf([0, -4, 1, -4, 2, -3], reference, 6)).toBe(0.25)
+    expect(errorOf([0, -4, 1, -4, 2, -4], reference, 6)).toBe(0)
+  })
+
+  test('a wrong size or a NaN is infinitely wrong', () => {
+    expect(errorOf([0, -4], reference, 6)).toBe(Number.POSITIVE_INFINITY)
+    expect(errorOf([0, -4, 1, Number.NaN, 2, -4], reference, 6)).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  test('int4 is off by at most half a step', () => {
+    const values = new Random(3).normals(128)
+    const { codes, scales } = quantizeInt4(values)
+    const back = dequantizeInt4({ codes, scales })
+    for (const [i, value] of values.entries())
+      expect(Math.abs(back[i] - value)).toBeLessThanOrEqual(scales[Math.floor(i / 32)] / 2 + 1e-6)
+  })
+
+  // The larger products are checked whenever the bench runs.
+  for (const item of peerCases.filter(({ name }) => !/512|1024³|2048/.test(name)))
+    test(`our ${item.name} passes`, () =>
+      withoutLeaks(async () => {
+        const inputs = item.inputs()
+        const ours = prepareOurs(gpu, item, inputs)
+        const { error, right } = await check(item, inputs, ours, 'ours', ours.size)
+        ours.free()
+        expect(right, `error ${error}`).toBe(true)
+      }))
+})
+
+test('an ONNX model is the bytes that protobuf asks for', () => {
+  const graph = {
+    inputs: [],
+    outputs: [],
+    nodes: [{ op: 'Softmax', inputs: ['x'], outputs: ['y'], attributes: { axis: -1, eps: { float: 0.5 } } }],
+  }
+  const hex = (text: string) => Buffer.from(text).toString('hex')
+  const axis = `0a04${hex('axis')}18${'ff'.repeat(9)}01a00102` // −1 in ten digits of base 128, type INT
+  const eps = `0a03${hex('eps')}150000003fa00101` // 0.5, type FLOAT
+  const node = `0a01${hex('x')}1201${hex('y')}2207${hex('Softmax')}2a14${axis}2a0d${eps}3a00`
+  const size = (text: string) => (text.length / 2).toString(16).padStart(2, '0')
+  const body = `0a${size(node)}${node}1205${hex('graph')}`
+  const opsets = `42040a0010154211${`0a0d${hex('com.microsoft')}1001`}`
+  expect(Buffer.from(writeModel(graph)).toString('hex')).toBe(`080a3a${size(body)}${body}${opsets}`)
+})
+
+test('a peer that does not start is a failure with a reason, and can be asked again', async () => {
+  using peer = new PeerProcess('nobody', undefined)
+  await expect(peer.ask({ do: 'open' })).rejects.toThrow('There is no peer nobody')
+  await expect(peer.ask({ do: 'time', count: 1 })).rejects.toThrow('There is no peer nobody')
+})
+
+test('a peer whose process dies is a failure with the signal, and is started again', async () => {
+  using peer = new PeerProcess('nobody', undefined)
+  const asked = peer.ask({ do: 'open' })
+  process.kill(peer.pid!, 'SIGSEGV')
+  await expect(asked).rejects.toThrow('its process ended with SIGSEGV')
+  await expect(peer.ask({ do: 'open' })).rejects.toThrow('There is no peer nobody')
+})
