@@ -2,6 +2,7 @@
 // how it runs an `op`.
 import { Random } from '../../src/core/random.ts'
 import { dequantizeNf4, quantizeNf4 } from '../../src/formats/nf4.ts'
+import { ropeFrequencies } from '../../src/formats/rope-scaling.ts'
 import { add } from '../../src/kernels/add.ts'
 import { attention } from '../../src/kernels/attention.ts'
 import { gelu, mul, silu, swiglu } from '../../src/kernels/elementwise.ts'
@@ -257,8 +258,12 @@ export const peerCases: readonly PeerCase[] = [
     name: 'rope 8×256, 8 heads of 64',
     op: 'rope',
     tolerance: 1e-4, // the sine of an angle of 255 in f32
-    inputs: () => ({ x: normal(new Random(1), 8, 256, 8, 64), ...turns(256, 32) }),
-    ours: (step, { x }) => rope(step, x as F32),
+    inputs: () => ({
+      x: normal(new Random(1), 8, 256, 8, 64),
+      frequencies: { dtype: 'f32', shape: [32], data: ropeFrequencies(10_000, 64).inverse },
+      ...turns(256, 32),
+    }),
+    ours: (step, { x, frequencies }) => rope(step, x as F32, frequencies as F32),
     reference: ({ x }) => ropeRows(x),
   },
   {
