@@ -1,9 +1,10 @@
-// y[i] = table[ids[i]].                                    table (rows, columns)   ids (count)   y (count, columns)
+// y[i] = table[ids[i] - first].                            table (rows, columns)   ids (count)   y (count, columns)
+// A large table comes in windows of rows, one dispatch each: an id outside a window is left to the others.
 // An id past the table gives NaN: a fault that shows instead of one that hides.
 import package::lib::elem::elem;
 import package::lib::grid::flat_workgroup;
 
-struct Params { rows: u32, columns: u32, count: u32 }
+struct Params { rows: u32, columns: u32, count: u32, first: u32, total: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> table: array<elem>;
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
@@ -14,9 +15,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
            @builtin(local_invocation_index) lane: u32) {
   let i = flat_workgroup(group, groups) * 64u + lane;
   if (i >= p.count * p.columns) { return; }
-  let row = ids[i / p.columns];
+  let id = ids[i / p.columns];
+  let row = id - p.first; // wraps round below the window, past its end
   let nan = bitcast<f32>(0x7fc00000u | min(p.count, 0u)); // hidden from constant folding, which refuses NaN
-  y[i] = select(elem(nan), table[min(row, p.rows - 1u) * p.columns + i % p.columns], row < p.rows);
+  if (row < p.rows) { y[i] = table[row * p.columns + i % p.columns]; }
+  if (id >= p.total) { y[i] = elem(nan); }
 }
 
 // dtable[r] = sum of dy[i] over all i with ids[i] = r, in the order of i: the same bits every time, without atomics.

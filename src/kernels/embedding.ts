@@ -15,13 +15,15 @@ import { embedding as wgsl } from './wgsl.gen.ts'
 export function embedding<D extends FloatType>(step: Step, table: Tensor<D>, ids: Tensor<'u32'>): Tensor<D> {
   expectRank('embedding', table, 'V, C', 2)
   const [rows, columns] = table.shape
-  const params = { rows, columns, count: ids.size }
+  const params = { rows, columns, count: ids.size, first: 0, total: rows }
   const y = step.empty(table.dtype, [...ids.shape, columns], 'embedding')
-  step.run(wgsl.forward, { table, ids, y }, params, {
-    workgroups: grid(Math.ceil(y.size / 64)),
-    flops: 0,
-    bytes: 2 * y.bytes + ids.bytes,
-  })
+  const dispatch = { workgroups: grid(Math.ceil(y.size / 64)), flops: 0, bytes: 2 * y.bytes + ids.bytes }
+  let first = 0
+  for (const window of table.windows ?? [table]) {
+    const part = { ...params, rows: window.shape[0], first }
+    step.run(wgsl.forward, { table: window, ids, y }, part, dispatch)
+    first += window.shape[0]
+  }
   return step.node('embedding', y, [table], (dy) => {
     const dtable = step.empty(table.dtype, table.shape, 'dtable')
     step.run(wgsl.backward, { dy, ids, dtable }, params, {

@@ -3,6 +3,7 @@ import { sameShape, showShape, sizeOf } from '../core/shape.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { add } from './add.ts'
+import { joinColumns } from './columns.ts'
 import { copy } from './copy.ts'
 import { scale } from './elementwise.ts'
 import { gemvInto, mostGemvRows } from './gemv.ts'
@@ -36,6 +37,16 @@ export function matmul<D extends FloatType>(
   options: MatmulOptions<D> = {},
 ): Tensor<D> {
   const { transposeA = false, transposeB = false, alpha = 1, base } = options
+  if (b.windows) {
+    if (!transposeB || base || alpha !== 1)
+      throw new RangeError(
+        `Cannot matmul with b ${showShape(b.shape)}: it lies in windows, which only a plain NT reads`,
+      )
+    return joinColumns(
+      step,
+      b.windows.map((window) => matmul(step, a, window, { transposeB })),
+    )
+  }
   if (b.shape.length === 2 && a.shape.length > 2 && !transposeA) {
     // One matrix for all: the batch of `a` is just more rows.
     const flat = (x: Tensor<D>) => step.reshape(x, [x.size / x.shape.at(-1)!, x.shape.at(-1)!])
@@ -91,8 +102,12 @@ function fewRows<D extends FloatType>(
   })
 }
 
-/** Sum over all but the last dimension: (N). */
-function columnSums<D extends FloatType>(step: Step, x: Tensor<D>): Tensor<D> {
+/**
+ * Sum over all but the last dimension, as a product with ones.
+ * @param x f32 or f16 (…, N).
+ * @returns the dtype of `x`, (N).
+ */
+export function columnSums<D extends FloatType>(step: Step, x: Tensor<D>): Tensor<D> {
   const columns = x.shape.at(-1)!
   const rows = x.size / columns
   const ones = step.filled(x.dtype, [1, rows], 1, 'ones')

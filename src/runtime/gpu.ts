@@ -1,4 +1,4 @@
-import { type DType, decode, encode, type HostArray, viewAs } from '../core/dtype.ts'
+import { bytesOf, type DType, decode, encode, type FloatType, type HostArray, viewAs } from '../core/dtype.ts'
 import { GpuError, ResourceError } from '../core/errors.ts'
 import { Pipelines } from './pipelines.ts'
 import { type MemoryUse, Pool } from './pool.ts'
@@ -29,6 +29,8 @@ export interface GpuOptions {
   readonly memoryBudget?: number
   /** Keeps whatever must stay alive as long as the device: Dawn's root object in Node. */
   readonly root?: unknown
+  /** Most bytes of one binding, where that should be less than the device allows: larger matrices lie in windows. */
+  readonly bindingBytes?: number
   /** What the adapter calls itself, for reports. */
   readonly name?: string
   /** Surrounds every tensor with a pattern that {@link Scope.checkGuards} looks for. For tests: it is slow. */
@@ -100,7 +102,12 @@ export class Gpu implements Disposable {
       matrixUnits: matrixUnits(device),
     }
     this.pipelines = new Pipelines(device)
-    this.pool = new Pool(device, options.memoryBudget ?? 15 * 2 ** 30, () => this.pipelines.forgetBindGroups())
+    this.pool = new Pool(
+      device,
+      options.memoryBudget ?? 15 * 2 ** 30,
+      () => this.pipelines.forgetBindGroups(),
+      options.bindingBytes,
+    )
     this.queue = new CommandQueue(device)
   }
 
@@ -218,13 +225,54 @@ export class Gpu implements Disposable {
     if (values.length !== tensor.size)
       throw new RangeError(`Cannot write ${tensor}: it has ${tensor.size} elements, got ${values.length}`)
     if (this.pool.imagining) return
+    if (tensor.windows) {
+      const columns = tensor.shape[1]
+      let row = 0
+      for (const window of tensor.windows) {
+        const part = values as ArrayLike<number> & { slice(begin: number, end: number): HostArray<D> }
+        this.write(window, part.slice(row * columns, (row + window.shape[0]) * columns))
+        row += window.shape[0]
+      }
+      return
+    }
     const native = viewAs(tensor.dtype, new ArrayBuffer(0)).constructor
     const host = values.constructor === native ? (values as HostArray<D>) : encode(tensor.dtype, values)
     this.queue.write(tensor.block.buffer, tensor.offset, padded(host))
   }
 
+  /**
+   * Rewrites some rows of a matrix, for weights that come in pieces.
+   * @param first the first row; it and the number of rows must keep to multiples of four bytes.
+   * @throws RangeError when the rows pass the end.
+   */
+  writeRows(tensor: Tensor<FloatType>, first: number, values: Float32Array): void {
+    const columns = tensor.size / tensor.shape[0]
+    const count = values.length / columns
+    if (!Number.isInteger(count) || first < 0 || first + count > tensor.shape[0])
+      throw new RangeError(`Cannot write ${values.length} values to ${tensor} from row ${first}`)
+    let row = 0
+    for (const window of tensor.windows ?? [tensor]) {
+      const [begin, end] = [Math.max(first, row), Math.min(first + count, row + window.shape[0])]
+      if (begin < end) {
+        const host = encode(tensor.dtype, values.subarray((begin - first) * columns, (end - first) * columns))
+        const offset = window.offset + (begin - row) * columns * bytesOf[tensor.dtype]
+        this.queue.write(window.block.buffer, offset, padded(host))
+      }
+      row += window.shape[0]
+    }
+  }
+
   /** The elements of a tensor as its dtype holds them; f16 as bits. */
   async readRaw<D extends DType>(tensor: Tensor<D>): Promise<HostArray<D>> {
+    if (tensor.windows) {
+      const all = viewAs(tensor.dtype, new ArrayBuffer(tensor.bytes))
+      let at = 0
+      for (const window of tensor.windows) {
+        all.set((await this.readRaw(window)) as never, at)
+        at += window.size
+      }
+      return all
+    }
     const buffer = await this.queue.read(tensor.block.buffer, Math.ceil(tensor.bytes / 4) * 4, tensor.offset)
     return viewAs(tensor.dtype, buffer, 0, tensor.size)
   }

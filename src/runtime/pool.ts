@@ -37,6 +37,7 @@ export function sizeClass(bytes: number): number {
 export class Pool {
   readonly #device: GPUDevice
   readonly #budget: number
+  readonly #bindingBytes: number
   readonly #free = new Map<number, Block[]>()
   readonly #onDestroy: (block: Block) => void
   #nextId = 1
@@ -50,9 +51,16 @@ export class Pool {
   /**
    * @param budget most bytes that may be lent out and kept free together.
    * @param onDestroy called before a block's buffer is destroyed, so that caches can forget it.
+   * @param bindingBytes most bytes of a block, where that is less than the device allows.
    */
-  constructor(device: GPUDevice, budget: number, onDestroy: (block: Block) => void) {
+  constructor(
+    device: GPUDevice,
+    budget: number,
+    onDestroy: (block: Block) => void,
+    bindingBytes = Number.POSITIVE_INFINITY,
+  ) {
     this.#device = device
+    this.#bindingBytes = bindingBytes
     this.#budget = budget
     this.#onDestroy = onDestroy
   }
@@ -66,13 +74,18 @@ export class Pool {
     }
   }
 
+  /** Most bytes of one block: what one binding may show. */
+  get largest(): number {
+    const { maxStorageBufferBindingSize, maxBufferSize } = this.#device.limits
+    return Math.min(maxStorageBufferBindingSize, maxBufferSize, this.#bindingBytes)
+  }
+
   /**
    * Lends a block of at least `bytes`.
    * @throws ResourceError when the block is larger than one binding may be, or the memory budget is spent.
    */
   acquire(bytes: number, label: string): Block {
-    const { maxStorageBufferBindingSize, maxBufferSize } = this.#device.limits
-    const most = Math.min(maxStorageBufferBindingSize, maxBufferSize)
+    const most = this.largest
     if (bytes > most)
       throw new ResourceError(
         `Cannot allocate ${label}: it needs ${mebibytes(bytes)}, and one buffer may have ${mebibytes(most)} on this ` +

@@ -35,6 +35,7 @@ export class Scope implements Disposable {
       throw new RangeError(`Cannot make ${label} ${showShape(shape)}: every dimension must be a positive integer`)
     const bytes = sizeOf(shape) * bytesOf[dtype]
     const { guards, pool, queue } = this.gpu
+    if (bytes > pool.largest && shape.length === 2) return this.#windowed(dtype, shape, label)
     const block = pool.acquire(bytes + (guards ? guardBytes : 0), `${this.label}.${label}`)
     if (guards && !pool.imagining) {
       queue.write(block.buffer, 0, new Uint32Array(block.capacity / 4).fill(guardWord))
@@ -42,6 +43,16 @@ export class Scope implements Disposable {
     }
     this.#blocks.add(block)
     return new Tensor(dtype, shape, block, label)
+  }
+
+  /** A matrix too large for one binding: windows of rows, each a multiple of 64 rows but the last. */
+  #windowed<D extends DType>(dtype: D, shape: Shape, label: string): Tensor<D> {
+    const [rows, columns] = shape
+    const each = 64 * Math.max(1, Math.floor(this.gpu.pool.largest / (64 * columns * bytesOf[dtype])))
+    const windows = Array.from({ length: Math.ceil(rows / each) }, (_, i) =>
+      this.empty(dtype, [Math.min(each, rows - i * each), columns], `${label}[${i * each}…]`),
+    )
+    return new Tensor(dtype, shape, windows[0].block, label, 0, windows)
   }
 
   /**

@@ -1,4 +1,5 @@
 import type { DType, FloatType } from '../core/dtype.ts'
+import { ResourceError } from '../core/errors.ts'
 import { type Shape, showShape, sizeOf } from '../core/shape.ts'
 import type { Dispatch, Entry, Operands, ParamValues } from './entry.ts'
 import type { Gpu, Readable } from './gpu.ts'
@@ -57,6 +58,10 @@ export class Step extends Scope {
     for (const name in entry.bindings) {
       const { binding, type, width } = entry.bindings[name]
       const tensor = (operands as Record<string, Tensor>)[name]
+      if (tensor.windows)
+        throw new ResourceError(
+          `Cannot run ${entry.kernel}.${entry.entry}: ${name} ${showShape(tensor.shape)} is larger than one binding of this adapter`,
+        )
       if (type === 'elem') elem ??= tensor.dtype as FloatType
       if (tensor.dtype !== (type === 'elem' ? elem : type))
         throw new TypeError(
@@ -153,7 +158,7 @@ export class Step extends Scope {
   reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
     if (sizeOf(shape) !== x.size)
       throw new RangeError(`Cannot reshape x ${showShape(x.shape)} to ${showShape(shape)}: the sizes differ`)
-    const y = new Tensor(x.dtype, shape, x.block, x.label, x.offset)
+    const y = new Tensor(x.dtype, shape, x.block, x.label, x.offset, x.windows)
     return this.node('reshape', y, [x], (dy) => [this.reshape(dy, x.shape)])
   }
 

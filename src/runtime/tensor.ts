@@ -16,17 +16,30 @@ export class Tensor<out D extends DType = DType> {
   requiresGrad = false
   /** @internal the memory behind the tensor; views share it. */
   readonly block: Block
+  /**
+   * The rows of a matrix that is larger than one binding may be, in order and each a tensor; undefined for all others.
+   * Only ops that say so take such a matrix: they loop over the windows.
+   */
+  readonly windows?: readonly Tensor<D>[]
   /** @internal where the first element lies in the block, in bytes. */
   readonly offset: number
 
   /** @internal use {@link Scope.empty}, {@link Scope.upload} or an op. */
-  constructor(dtype: D, shape: Shape, block: Block, label: string, offset = 0) {
+  constructor(
+    dtype: D,
+    shape: Shape,
+    block: Block,
+    label: string,
+    offset = 0,
+    windows: readonly Tensor<D>[] | undefined = undefined,
+  ) {
     this.dtype = dtype
     this.shape = shape
     this.size = sizeOf(shape)
     this.block = block
     this.label = label
     this.offset = offset
+    if (windows) this.windows = windows
   }
 
   /** Size of the elements in bytes, without the padding of the buffer. */

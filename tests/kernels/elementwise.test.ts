@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest'
 import { add } from '../../src/kernels/add.ts'
+import { addBias } from '../../src/kernels/bias.ts'
+import { joinColumns } from '../../src/kernels/columns.ts'
 import { cast } from '../../src/kernels/copy.ts'
 import { gelu, mul, scale, silu, sub, swiglu } from '../../src/kernels/elementwise.ts'
 import { rmsNorm } from '../../src/kernels/rms-norm.ts'
@@ -56,4 +58,41 @@ test.runIf(gpu.capabilities.f16)('cast rounds to nearest', async () => {
   using step = gpu.step()
   const x = step.upload('f32', [3], [1 / 3, 65504, -1e-7])
   expect([...(await step.read(cast(step, x, 'f16')))]).toEqual([0.333251953125, 65504, -1.1920928955078125e-7])
+})
+
+checkOp('addBias', {
+  op: addBias,
+  reference: (x, bias) => ({ shape: x.shape, data: x.data.map((value, i) => value + bias.data[i % bias.data.length]) }),
+  shapes: [
+    [[5, 37], [37]],
+    [[1, 1], [1]],
+    [[2, 70, 66], [66]],
+  ],
+})
+
+checkOp('joinColumns', {
+  op: (step, ...parts) => joinColumns(step, parts),
+  reference: (...parts) => {
+    const widths = parts.map(({ shape }) => shape.at(-1)!)
+    const columns = widths.reduce((sum, width) => sum + width)
+    const y = zeros(...parts[0].shape.slice(0, -1), columns)
+    for (let i = 0; i < y.data.length; i++) {
+      let [row, c, part] = [Math.floor(i / columns), i % columns, 0]
+      while (c >= widths[part]) c -= widths[part++]
+      y.data[i] = parts[part].data[row * widths[part] + c]
+    }
+    return y
+  },
+  shapes: [
+    [
+      [5, 3],
+      [5, 37],
+      [5, 1],
+    ],
+    [[1, 1]],
+    [
+      [2, 40, 7],
+      [2, 40, 9],
+    ],
+  ],
 })

@@ -7,6 +7,7 @@ import { adamw, adamwRates } from '../../src/kernels/adamw.ts'
 import { add } from '../../src/kernels/add.ts'
 import { copy } from '../../src/kernels/copy.ts'
 import { mul, scale } from '../../src/kernels/elementwise.ts'
+import { embedding } from '../../src/kernels/embedding.ts'
 import { linear } from '../../src/kernels/matmul.ts'
 import { sum } from '../../src/kernels/reduce.ts'
 import { checkpoint } from '../../src/runtime/checkpoint.ts'
@@ -329,4 +330,40 @@ test('what does not fit is refused with the numbers', async () => {
     }),
   ).toThrow('Cannot run this: it needs 2 MiB beside the 0 MiB in use, and the budget is 1 MiB. Use a smaller batch')
   expect(small.memory.liveBytes).toBe(0)
+})
+
+test('a matrix larger than one binding lies in windows, and is read, written and multiplied as one', async () => {
+  using small = await Gpu.open(await openGpuRoot(), { bindingBytes: 64 * 8 * 4 * 2 })
+  const random = new Random(6)
+  const values = random.normals(300 * 8)
+  using scope = small.scope('large')
+  const weight = scope.upload('f32', [300, 8], values)
+  expect(weight.windows?.map(({ shape }) => shape[0])).toEqual([128, 128, 44])
+  expect(await small.read(weight)).toEqual(values)
+  const moved = values.map((value) => value + 1)
+  small.writeRows(weight, 120, moved.subarray(120 * 8, 270 * 8))
+  expect(await small.read(weight)).toEqual(values.map((value, i) => (i >= 960 && i < 2160 ? moved[i] : value)))
+  small.writeRows(weight, 0, values)
+
+  using step = small.step()
+  const x = step.upload('f32', [5, 8], random.normals(40))
+  x.requiresGrad = true
+  const y = linear(step, x, weight)
+  const dy = step.upload('f32', [5, 300], random.normals(1500))
+  const dx = step.backward(y, { seed: dy }).get(x)
+  const plain = (rows: number, columns: number, entry: (i: number, j: number) => number) =>
+    Float64Array.from({ length: rows * columns }, (_, at) => entry(Math.floor(at / columns), at % columns))
+  const [left, slope] = [await step.read(x), await step.read(dy)]
+  const dot = (length: number, f: (i: number) => number) =>
+    Array.from({ length }, (_, i) => f(i)).reduce((total, value) => total + value, 0)
+  const want = plain(5, 300, (i, j) => dot(8, (k) => left[i * 8 + k] * values[j * 8 + k]))
+  expectClose('product', await step.read(y), want, 2e-6)
+  const wanted = plain(5, 8, (i, j) => dot(300, (k) => slope[i * 300 + k] * values[k * 8 + j]))
+  expectClose('gradient', await step.read(dx), wanted, 4e-6)
+
+  const ids = [0, 127, 128, 299, 300, 255]
+  const rows = await step.read(embedding(step, weight, step.upload('u32', [6], ids)))
+  for (const [i, id] of ids.entries())
+    for (let c = 0; c < 8; c++) expect(rows[i * 8 + c]).toBe(id < 300 ? values[id * 8 + c] : Number.NaN)
+  expect(() => scale(step, step.reshape(weight, [300, 8]), 2)).toThrow('larger than one binding')
 })
