@@ -35,7 +35,8 @@ export class Scope implements Disposable {
       throw new RangeError(`Cannot make ${label} ${showShape(shape)}: every dimension must be a positive integer`)
     const bytes = sizeOf(shape) * bytesOf[dtype]
     const { guards, pool, queue } = this.gpu
-    if (bytes > pool.largest && shape.length === 2) return this.#windowed(dtype, shape, label)
+    if (bytes > pool.largest && shape.length === 2 && 64 * shape[1] * bytesOf[dtype] <= pool.largest)
+      return this.#windowed(dtype, shape, label)
     const block = pool.acquire(bytes + (guards ? guardBytes : 0), `${this.label}.${label}`)
     if (guards && !pool.imagining) {
       queue.write(block.buffer, 0, new Uint32Array(block.capacity / 4).fill(guardWord))
