@@ -1,64 +1,31 @@
 // Gradients of attention.wgsl. With P_ij = exp(s_ij - lse_i) and delta_i = dy_i · y_i:
 //   dS_ij = P_ij (dy_i · v_j - delta_i)   dq_i = scale * sum_j dS_ij k_j   dk_j = scale * sum_i dS_ij q_i
-//   dv_j = sum_i P_ij dy_i                 stats (B, groups, rows) = (lse, delta)
-// delta makes stats, one invocation a row. backward_q owns 8 rows and walks keys, backward_k and backward_v own 8 keys and
-// walk the rows of their group; all make P again in tiles of 8 × 8, and no sum has two writers, so there are no atomics. Where D
-// is larger than 4 * own, the `parts` of D have invocations of their own, which make the same tiles again.
+//   dv_j = sum_i P_ij dy_i                 known (B, groups, rows) = (lse, delta, the keys that row i sees)
+// known_rows makes known, one invocation a row, so that the others need not find it out for every tile. backward_q owns
+// 8 rows and walks keys; backward_k and backward_v own 8 keys and walk the rows of their group. All make P again in tiles
+// of 8 × 8, and no sum has two writers, so there are no atomics. Where D is larger than 4 * own, the parts of D have
+// invocations of their own, which make the same tiles again.
 import package::lib::elem::elem;
-import package::lib::attention::{p, q, k, v, ranges, lanes, own, sums, sum_at, Tile, Bases, unseen, rows_from, keys_from,
-                                  ranges_from, union_of, scores};
+import package::lib::attention::{p, q, k, ranges, lanes, own, sums, sum_at, Bases, rows_from, keys_from, ranges_from,
+                                  union_of, scores};
+import package::lib::slopes::{dy, saved, known_from, ranges_of, weights, slopes};
 
-@group(0) @binding(5) var<storage, read> dy: array<vec4<elem>>;
 @group(0) @binding(6) var<storage, read> y: array<vec4<elem>>;
 @group(0) @binding(7) var<storage, read> lse: array<f32>;
-@group(0) @binding(8) var<storage, read_write> stats: array<vec2f>;
+@group(0) @binding(8) var<storage, read_write> known: array<vec4u>; // the first two are f32 in bits
 
 @compute @workgroup_size(64)
-fn delta(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn known_rows(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let r = group.x * 64u + lane;
   if (r >= p.rows) { return; }
   let base = rows_from(group, r)[0];
   var sum = 0.0;
   for (var d = 0u; d < p.quads; d++) { sum += dot(vec4f(dy[base + d]), vec4f(y[base + d])); }
   let at = (group.z * p.groups + group.y) * p.rows + r;
-  stats[at] = vec2f(lse[at], sum);
+  known[at] = vec4u(bitcast<u32>(lse[at]), bitcast<u32>(sum), ranges_from(group.z, r)[0]);
 }
 
-@group(0) @binding(6) var<storage, read> saved: array<vec2f>; // what delta made as stats
-@group(0) @binding(7) var<storage, read_write> dq: array<vec4<elem>>;
-
-// Scores become weights P. A row past the end repeats the last one, and must not count twice.
-fn weights(group: vec3u, first: u32, tile: ptr<function, Tile>) -> array<f32, 8> {
-  var deltas: array<f32, 8>;
-  for (var r = 0u; r < 8u; r++) {
-    let known = saved[(group.z * p.groups + group.y) * p.rows + min(first + r, p.rows - 1u)];
-    let log_sum = select(unseen, known.x, first + r < p.rows);
-    deltas[r] = known.y;
-    (*tile)[r][0] = exp((*tile)[r][0] - log_sum);
-    (*tile)[r][1] = exp((*tile)[r][1] - log_sum);
-  }
-  return deltas;
-}
-
-// Scores become weights P; the result is scale * dS.
-fn slopes(group: vec3u, row: Bases, key: Bases, first: u32, weight: ptr<function, Tile>) -> Tile {
-  var along: Tile;
-  for (var d = 0u; d < p.quads; d++) {
-    var right: array<vec4f, 8>;
-    for (var c = 0u; c < 8u; c++) { right[c] = vec4f(v[key[c] + d]); }
-    for (var r = 0u; r < 8u; r++) {
-      let left = vec4f(dy[row[r] + d]);
-      along[r][0] += vec4f(dot(left, right[0]), dot(left, right[1]), dot(left, right[2]), dot(left, right[3]));
-      along[r][1] += vec4f(dot(left, right[4]), dot(left, right[5]), dot(left, right[6]), dot(left, right[7]));
-    }
-  }
-  let deltas = weights(group, first, weight);
-  for (var r = 0u; r < 8u; r++) {
-    along[r][0] = (*weight)[r][0] * (along[r][0] - deltas[r]) * p.scale;
-    along[r][1] = (*weight)[r][1] * (along[r][1] - deltas[r]) * p.scale;
-  }
-  return along;
-}
+@group(0) @binding(6) var<storage, read_write> dq: array<vec4<elem>>;
 
 @compute @workgroup_size(lanes)
 fn backward_q(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -68,13 +35,14 @@ fn backward_q(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let part = group.x % parts * own;
   let width = min(own, p.quads - part);
   let row = rows_from(group, mine);
-  let range = ranges_from(group.z, mine);
+  let rows = known_from(group, mine);
+  let range = ranges_of(rows);
   let all = union_of(range);
   for (var i = 0u; i < width * 8u; i++) { sums[i * lanes + lane] = vec4f(); }
   for (var j = all.x; j < all.y; j += 8u) {
     let key = keys_from(group, j);
     var weight = scores(row, key, j, range);
-    let ds = slopes(group, row, key, mine, &weight);
+    let ds = slopes(rows, row, key, &weight);
     for (var d = 0u; d < width; d++) {
       let at = part + d;
       let a = mat4x4f(vec4f(k[key[0] + at]), vec4f(k[key[1] + at]), vec4f(k[key[2] + at]), vec4f(k[key[3] + at]));
@@ -97,7 +65,7 @@ fn rows_seeing(first: u32) -> vec2u {
   return vec2u(first - min(first, before), min(p.tokens, last - min(last, before))) * p.share;
 }
 
-@group(0) @binding(7) var<storage, read_write> dx: array<vec4<elem>>; // dk or dv
+@group(0) @binding(6) var<storage, read_write> dx: array<vec4<elem>>; // dk or dv
 
 @compute @workgroup_size(lanes)
 fn backward_k(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -111,17 +79,20 @@ fn backward_k(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let seeing = rows_seeing(first);
   for (var i = 0u; i < width * 8u; i++) { sums[i * lanes + lane] = vec4f(); }
   for (var i = seeing.x; i < seeing.y; i += 8u) {
-    let range = ranges_from(group.z, i);
+    let rows = known_from(group, i);
+    let range = ranges_of(rows);
     let all = union_of(range);
     if (all.x >= mine + 8u || mine >= all.y) { continue; }
     let row = rows_from(group, i);
     var weight = scores(row, key, mine, range);
-    let ds = slopes(group, row, key, i, &weight);
+    let ds = slopes(rows, row, key, &weight);
+    let upper = columns(ds[0], ds[1], ds[2], ds[3]);
+    let lower = columns(ds[4], ds[5], ds[6], ds[7]);
     for (var d = 0u; d < width; d++) {
       let at = part + d;
       let a = mat4x4f(vec4f(q[row[0] + at]), vec4f(q[row[1] + at]), vec4f(q[row[2] + at]), vec4f(q[row[3] + at]));
       let b = mat4x4f(vec4f(q[row[4] + at]), vec4f(q[row[5] + at]), vec4f(q[row[6] + at]), vec4f(q[row[7] + at]));
-      for (var c = 0u; c < 8u; c++) { sums[sum_at(lane, d, c)] += a * column(ds, c, 0u) + b * column(ds, c, 4u); }
+      for (var c = 0u; c < 8u; c++) { sums[sum_at(lane, d, c)] += a * upper[c] + b * lower[c]; }
     }
   }
   store_keys(lane, mine, key, part, width);
@@ -139,24 +110,30 @@ fn backward_v(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_ind
   let seeing = rows_seeing(first);
   for (var i = 0u; i < width * 8u; i++) { sums[i * lanes + lane] = vec4f(); }
   for (var i = seeing.x; i < seeing.y; i += 8u) {
-    let range = ranges_from(group.z, i);
+    let rows = known_from(group, i);
+    let range = ranges_of(rows);
     let all = union_of(range);
     if (all.x >= mine + 8u || mine >= all.y) { continue; }
     let row = rows_from(group, i);
     var weight = scores(row, key, mine, range);
-    weights(group, i, &weight);
+    weights(rows, &weight);
+    let upper = columns(weight[0], weight[1], weight[2], weight[3]);
+    let lower = columns(weight[4], weight[5], weight[6], weight[7]);
     for (var d = 0u; d < width; d++) {
       let at = part + d;
       let a = mat4x4f(vec4f(dy[row[0] + at]), vec4f(dy[row[1] + at]), vec4f(dy[row[2] + at]), vec4f(dy[row[3] + at]));
       let b = mat4x4f(vec4f(dy[row[4] + at]), vec4f(dy[row[5] + at]), vec4f(dy[row[6] + at]), vec4f(dy[row[7] + at]));
-      for (var c = 0u; c < 8u; c++) { sums[sum_at(lane, d, c)] += a * column(weight, c, 0u) + b * column(weight, c, 4u); }
+      for (var c = 0u; c < 8u; c++) { sums[sum_at(lane, d, c)] += a * upper[c] + b * lower[c]; }
     }
   }
   store_keys(lane, mine, key, part, width);
 }
 
-fn column(tile: Tile, c: u32, r: u32) -> vec4f {
-  return vec4f(tile[r][c / 4u][c % 4u], tile[r + 1u][c / 4u][c % 4u], tile[r + 2u][c / 4u][c % 4u], tile[r + 3u][c / 4u][c % 4u]);
+// Four rows of a tile, by columns. Written out, because an array is only kept in registers where indices are plain.
+fn columns(a: array<vec4f, 2>, b: array<vec4f, 2>, c: array<vec4f, 2>, d: array<vec4f, 2>) -> array<vec4f, 8> {
+  let left = transpose(mat4x4f(a[0], b[0], c[0], d[0]));
+  let right = transpose(mat4x4f(a[1], b[1], c[1], d[1]));
+  return array<vec4f, 8>(left[0], left[1], left[2], left[3], right[0], right[1], right[2], right[3]);
 }
 fn store_keys(lane: u32, mine: u32, key: Bases, part: u32, width: u32) {
   for (var d = 0u; d < width; d++) {

@@ -1,8 +1,8 @@
 // Attention with grouped heads: y_i = sum_j softmax_j(q_i · k_j * scale) v_j over the keys j that query i sees.
 //   q, y (B, tokens, heads, D)   k, v (B, keys, groups, D)   lse (B, groups, rows) = log sum exp   (lib/attention)
-// An invocation owns 8 rows and walks their keys in tiles of 8 with a running softmax: a loaded vector serves 8 rows,
-// nothing of size tokens × keys is stored, and no memory is shared. Where D is larger than 4 * own, the `parts` of D
-// have invocations of their own, which make the same scores again. A query that sees no key gives zeros, and an lse so
+// An invocation owns 8 rows and walks their keys in tiles of 8 with a running softmax, as matmul.wgsl walks its sum: a
+// loaded vector serves 8 rows, and nothing of size tokens × keys is stored. Where D is larger than 4 * own, the parts of
+// D have invocations of their own, which make the same scores again. A query that sees no key gives zeros, and an lse so
 // large that its weights are zero in the backward pass too.
 import package::lib::elem::elem;
 import package::lib::attention::{p, q, k, v, ranges, lanes, own, sums, sum_at, none_yet, unseen, rows_from,

@@ -63,21 +63,21 @@ export function attention<D extends FloatType>(
   // The binding must hold something even where the shader never looks.
   const ranges = options.ranges ?? step.empty('u32', [2], 'no ranges')
   const pairs = batch * heads * (causal ? causalPairs(tokens, keys, params.window) : tokens * keys)
-  const statsShape = [batch, groups, rows]
+  const rowShape = [batch, groups, rows]
   const y = step.empty(q.dtype, q.shape, 'attention')
-  const lse = step.empty('f32', statsShape, 'lse')
+  const lse = step.empty('f32', rowShape, 'lse')
   step.run(wgsl.forward, { q, k, v, ranges, y, lse }, params, {
     workgroups: [workgroupsFor(rows), groups, batch],
     flops: 4 * headSize * pairs,
   })
 
   return step.node('attention', y, [q, k, v], (dy) => {
-    const stats = step.empty('f32', [...statsShape, 2], 'stats')
-    step.run(attentionBackward.delta, { dy, y, lse, stats }, params, {
+    const known = step.empty('u32', [...rowShape, 4], 'known')
+    step.run(attentionBackward.knownRows, { ranges, dy, y, lse, known }, params, {
       workgroups: [Math.ceil(rows / 64), groups, batch],
       flops: 2 * q.size,
     })
-    const operands = { q, k, v, ranges, dy, saved: stats }
+    const operands = { q, k, v, dy, saved: known }
     const dq = q.requiresGrad ? step.empty(q.dtype, q.shape, 'dq') : null
     if (dq)
       step.run(attentionBackward.backwardQ, { ...operands, dq }, params, {
@@ -93,9 +93,8 @@ export function attention<D extends FloatType>(
         flops: 6 * headSize * pairs,
       })
     if (dv) {
-      const { q, k, ranges, dy, saved } = operands
       const flops = 4 * headSize * pairs
-      step.run(attentionBackward.backwardV, { q, k, ranges, dy, saved, dx: dv }, params, { workgroups, flops })
+      step.run(attentionBackward.backwardV, { q, k, dy, saved: known, dx: dv }, params, { workgroups, flops })
     }
     return [dq, dk, dv]
   })

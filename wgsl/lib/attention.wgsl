@@ -32,8 +32,9 @@ const unseen = 1e30; // the log sum exp of a row without keys: every weight made
 // Eight rows or keys of a group (group.y) and batch entry (group.z) from `first` on; past the end, the last one.
 fn rows_from(group: vec3u, first: u32) -> Bases {
   var base: Bases;
-  var head = first % p.share;
-  var at = ((group.z * p.tokens + first / p.share) * p.groups + group.y) * p.share;
+  let token = first / p.share;
+  var head = first - token * p.share;
+  var at = ((group.z * p.tokens + token) * p.groups + group.y) * p.share;
   for (var r = 0u; r < 8u; r++) {
     base[r] = (at + head) * p.quads;
     if (first + r + 1u < p.rows) {
