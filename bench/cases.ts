@@ -5,6 +5,7 @@ import { quantizeNf4 } from '../src/formats/nf4.ts'
 import { adamw } from '../src/kernels/adamw.ts'
 import { add } from '../src/kernels/add.ts'
 import { attention } from '../src/kernels/attention.ts'
+import { attentionDecode, type KvCache, kvAppend } from '../src/kernels/attention-decode.ts'
 import { causalConv1d } from '../src/kernels/causal-conv1d.ts'
 import { centre } from '../src/kernels/centre.ts'
 import { gelu, mul, scale, silu, swiglu } from '../src/kernels/elementwise.ts'
@@ -91,6 +92,19 @@ export class Maker {
       shape,
       Uint32Array.from({ length: size }, () => this.#random.integer(end)),
     )
+  }
+
+  /** A full cache of `keys` keys a row, in pages. */
+  cache(batch: number, keys: number, pageSize: number, groups: number, headSize: number): KvCache<'f32'> {
+    const pages = keys / pageSize
+    const table = Uint32Array.from({ length: batch * pages }, (_, i) => i)
+    const shape = [batch * pages, pageSize, groups, headSize]
+    return {
+      k: this.constant(...shape),
+      v: this.constant(...shape),
+      pageTable: this.#scope.upload('u32', [batch, pages], table),
+      position: this.#scope.upload('u32', [batch], new Uint32Array(batch).fill(keys - 1)),
+    }
   }
 
   /** A weight in NF4, its scales plain or nested. */
@@ -258,6 +272,34 @@ export const cases: readonly Case[] = [
     setup(make) {
       const [q, k, v] = [make.normal(8, 128, 8, 64), make.normal(8, 128, 2, 64), make.normal(8, 128, 2, 64)]
       return (step) => attention(step, q, k, v)
+    },
+  },
+  {
+    name: 'attention 1×512, 4 heads of 64, a window of 128',
+    backward: true,
+    setup(make) {
+      const [q, k, v] = [make.normal(1, 512, 4, 64), make.normal(1, 512, 4, 64), make.normal(1, 512, 4, 64)]
+      return (step) => attention(step, q, k, v, { window: 128 })
+    },
+  },
+  {
+    name: 'attentionDecode 4×1, 8 heads of 64, 2 key heads, 1024 keys in pages of 16',
+    backward: false,
+    setup(make) {
+      const [q, cache] = [make.constant(4, 1, 8, 64), make.cache(4, 1024, 16, 2, 64)]
+      return (step) => attentionDecode(step, q, cache)
+    },
+  },
+  {
+    name: 'kvAppend 4×32, 2 key heads of 64',
+    backward: false,
+    setup(make) {
+      const [k, v] = [make.constant(4, 32, 2, 64), make.constant(4, 32, 2, 64)]
+      const cache = { ...make.cache(4, 1024, 16, 2, 64), position: make.ids(900, 4) }
+      return (step) => {
+        kvAppend(step, cache, k, v)
+        return cache.k
+      }
     },
   },
   binary('add', add),

@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest'
 import { ropeFrequencies } from '../../src/formats/rope-scaling.ts'
-import { attention } from '../../src/kernels/attention.ts'
 import { columnSum } from '../../src/kernels/column-sum.ts'
 import { embedding } from '../../src/kernels/embedding.ts'
 import { gather } from '../../src/kernels/gather.ts'
@@ -62,63 +61,6 @@ checkOp('rope of a part of each head, from where each row stands', {
   },
   reference: (x) => ropeOracle(x, [7, 0, 50], 4, 1.5),
   shapes: [[[2, 5, 3, 10]], [[3, 17, 4, 8]]],
-})
-
-function attentionOracle(q: Array64, k: Array64, v: Array64, causal: boolean): Array64 {
-  const [batch, tokens, heads, size] = q.shape
-  const [, keys, groups] = k.shape
-  const y = zeros(...q.shape)
-  for (let b = 0; b < batch; b++)
-    for (let h = 0; h < heads; h++)
-      for (let t = 0; t < tokens; t++) {
-        const from = ((b * tokens + t) * heads + h) * size
-        const other = (j: number) => ((b * keys + j) * groups + Math.floor((h * groups) / heads)) * size
-        const end = causal ? t + 1 + keys - tokens : keys
-        const weights = Array.from({ length: end }, (_, j) => {
-          let score = 0
-          for (let d = 0; d < size; d++) score += q.data[from + d] * k.data[other(j) + d]
-          return Math.exp(score / Math.sqrt(size))
-        })
-        const total = weights.reduce((all, weight) => all + weight, 0)
-        for (const [j, weight] of weights.entries())
-          for (let d = 0; d < size; d++) y.data[from + d] += (weight / total) * v.data[other(j) + d]
-      }
-  return y
-}
-
-const attentionShapes = [
-  [
-    [2, 5, 4, 8],
-    [2, 5, 2, 8],
-    [2, 5, 2, 8],
-  ],
-  [
-    [1, 1, 1, 4],
-    [1, 1, 1, 4],
-    [1, 1, 1, 4],
-  ],
-  [
-    [1, 3, 2, 8],
-    [1, 7, 2, 8],
-    [1, 7, 2, 8],
-  ],
-  [
-    [1, 70, 2, 4],
-    [1, 70, 1, 4],
-    [1, 70, 1, 4],
-  ],
-]
-checkOp('attention, causal', {
-  op: (step, q, k, v) => attention(step, q, k, v),
-  reference: (q, k, v) => attentionOracle(q, k, v, true),
-  shapes: attentionShapes,
-  tolerance: 4e-6,
-})
-checkOp('attention, full', {
-  op: (step, q, k, v) => attention(step, q, k, v, { causal: false }),
-  reference: (q, k, v) => attentionOracle(q, k, v, false),
-  shapes: attentionShapes.slice(0, 3),
-  tolerance: 4e-6,
 })
 
 // Ids with repeats, in no order; the same on both sides.
