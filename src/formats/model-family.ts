@@ -89,6 +89,21 @@ export function extraFeatures(config: ModelConfig, contextLength: number = confi
   return Object.keys(features).filter((name) => features[name])
 }
 
+/** A plain Llama decoder as a {@link ModelConfig}; what is one already stays as it is. */
+export function asModelConfig(config: DecoderConfig | ModelConfig): ModelConfig {
+  if ('family' in config) return config
+  return {
+    ...config,
+    ...familyTraits('llama', config.width),
+    family: 'llama',
+    eosIds: [config.eosId],
+    attentionScale: config.headSize ** -0.5,
+    rotaryDimensions: config.headSize,
+    slidingLayers: new Array(config.layers).fill(false),
+    ...{ qkvBias: false, outputBias: false, mlpBias: false },
+  }
+}
+
 /** The parts of a {@link ModelConfig} that a family alone decides. */
 export function familyTraits(family: Family, width: number) {
   const gemma = family === 'gemma3'

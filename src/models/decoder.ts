@@ -8,16 +8,18 @@ import {
   type LinearName,
   linearShapes,
 } from '../formats/model-config.ts'
-import { quantizeNf4 } from '../formats/nf4.ts'
-import { ropeFrequencies } from '../formats/rope-scaling.ts'
+import { asModelConfig, type ModelConfig } from '../formats/model-family.ts'
 import { type CpuTensor, cpuTensor, toFloat32 } from '../formats/tensor.ts'
+import type { ModelWeights } from '../formats/weights.ts'
 import { add } from '../kernels/add.ts'
 import { attention } from '../kernels/attention.ts'
-import { swiglu } from '../kernels/elementwise.ts'
+import { addBias } from '../kernels/bias.ts'
+import { gelu, mul, scale, swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
+import type { Int8Weight } from '../kernels/int8.ts'
 import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
 import { linear } from '../kernels/matmul.ts'
-import { type Nf4Weight, uploadNf4 } from '../kernels/nf4.ts'
+import type { Nf4Weight } from '../kernels/nf4.ts'
 import { rmsNorm } from '../kernels/rms-norm.ts'
 import { rope } from '../kernels/rope.ts'
 import { checkpoint } from '../runtime/checkpoint.ts'
@@ -25,9 +27,15 @@ import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
 import { Tensor } from '../runtime/tensor.ts'
-
-/** How the linear layers of a decoder are held. */
-export type WeightStorage = FloatType | 'nf4'
+import {
+  type DecoderWeights,
+  type LoadOptions,
+  loadWeights,
+  type Rotations,
+  uploadRotations,
+  uploadWeight,
+  type WeightStorage,
+} from './decoder-weights.ts'
 
 /** Low-rank updates for the linear layers of a decoder, by `<layer>.<linear>`: what an adapter is to a model. */
 export interface LinearUpdates {
@@ -50,7 +58,22 @@ export interface ForwardOptions {
   readonly skip?: ReadonlySet<number>
   /** Keeps only the input of each layer for the backward pass and makes the rest again: less memory, a third more work. */
   readonly checkpoint?: boolean
+  /** u32 (B): the position of the first token of each row; 0 unless told. */
+  readonly starts?: Tensor<'u32'>
+  /** Attends in the place of {@link attention}: to a cache, say. */
+  readonly attend?: Attend
 }
+
+/**
+ * Attention of layer `layer`: from q (B, T, H, D), k and v (B, T, G, D), all rotated, to (B, T, H, D).
+ */
+export type Attend = (
+  layer: number,
+  q: Tensor<FloatType>,
+  k: Tensor<FloatType>,
+  v: Tensor<FloatType>,
+  options: { readonly scale: number; readonly window?: number },
+) => Tensor<FloatType>
 
 /** The activation that each linear layer reads: layers that read the same one share one PCA. */
 export const inputOf: Readonly<Record<LinearName, string>> = {
@@ -66,43 +89,39 @@ export const inputOf: Readonly<Record<LinearName, string>> = {
 const linearNames = Object.keys(inputOf) as LinearName[]
 
 /**
- * A Llama-style decoder: RMSNorm, RoPE, grouped heads, SwiGLU, tied or untied head. Its weights live until it is
- * disposed of.
+ * A decoder of the Llama kind: RMSNorm, RoPE, grouped heads, a gated FFN, tied or untied head; and what its relatives add
+ * to that (see {@link ModelConfig}). Its weights live until it is disposed of.
  *
  * @example
- * using model = Decoder.load(gpu, config, tensors)
+ * await using files = await openModel('SmolLM2-135M-Instruct.Q4_1.gguf')
+ * using model = await Decoder.open(gpu, files.weights, { storage: 'nf4' })
  * using step = gpu.step()
  * const logits = model.forward(step, step.upload('u32', [1, 3], [1, 2, 3]))
  */
 export class Decoder implements Disposable {
-  readonly config: DecoderConfig
+  readonly config: ModelConfig
   readonly gpu: Gpu
+  /** Of the activations. */
+  readonly dtype: FloatType
   /** Dense weights by the names of Hugging Face files. */
   readonly parameters: ReadonlyMap<string, Tensor<FloatType>>
-  readonly #quantized: ReadonlyMap<string, Nf4Weight>
-  readonly #frequencies: Tensor<'f32'>
+  readonly #quantized: ReadonlyMap<string, Nf4Weight | Int8Weight>
+  readonly #rotations: Rotations
   readonly #scope: Scope
 
-  private constructor(
-    gpu: Gpu,
-    config: DecoderConfig,
-    scope: Scope,
-    parameters: ReadonlyMap<string, Tensor<FloatType>>,
-    quantized: ReadonlyMap<string, Nf4Weight>,
-  ) {
+  private constructor(gpu: Gpu, config: ModelConfig, scope: Scope, weights: DecoderWeights, rotations: Rotations) {
     this.gpu = gpu
     this.config = config
     this.#scope = scope
-    this.parameters = parameters
-    this.#quantized = quantized
-    const { inverse } = ropeFrequencies(config.ropeTheta, config.headSize)
-    this.#frequencies = scope.upload('f32', [inverse.length], inverse, 'frequencies')
+    this.parameters = weights.dense
+    this.#quantized = weights.quantized
+    this.#rotations = rotations
+    this.dtype = this.#weight('model.norm.weight').dtype
   }
 
   /**
-   * Puts a model on the GPU.
+   * Puts a plain Llama model on the GPU.
    * @param tensors the tensors of its file, by name.
-   * @param storage how to hold the linear layers; norms and embedding stay f32 under 'nf4'.
    * @throws SyntaxError when the tensors are not those of `config`.
    */
   static load(
@@ -113,15 +132,33 @@ export class Decoder implements Disposable {
   ): Decoder {
     checkWeights(config, tensors)
     const scope = gpu.scope('decoder')
-    const parameters = new Map<string, Tensor<FloatType>>()
-    const quantized = new Map<string, Nf4Weight>()
+    const dense = new Map<string, Tensor<FloatType>>()
+    const quantized = new Map<string, Nf4Weight | Int8Weight>()
     for (const [name, shape] of expectedTensors(config)) {
-      const values = toFloat32(tensors.get(name)!)
-      if (storage === 'nf4' && name.endsWith('_proj.weight'))
-        quantized.set(name, uploadNf4(scope, quantizeNf4(values, shape), name))
-      else parameters.set(name, scope.upload(storage === 'f16' ? 'f16' : 'f32', shape, values, name))
+      const weight = uploadWeight(scope, name, shape, toFloat32(tensors.get(name)!), { storage })
+      if (weight instanceof Tensor) dense.set(name, weight)
+      else quantized.set(name, weight)
     }
-    return new Decoder(gpu, config, scope, parameters, quantized)
+    const full = asModelConfig(config)
+    return new Decoder(gpu, full, scope, { dense, quantized }, uploadRotations(scope, full))
+  }
+
+  /**
+   * Reads a model of any supported family onto the GPU, a window of rows at a time.
+   * @throws SyntaxError when its file is damaged, ResourceError when the GPU is too small; then nothing is left on it.
+   */
+  static async open(gpu: Gpu, weights: ModelWeights, options: LoadOptions = {}): Promise<Decoder> {
+    const { config } = weights
+    const scope = gpu.scope('decoder')
+    try {
+      const { ropeScaling } = config
+      const divisors = ropeScaling?.type === 'tensor' ? await weights.readExtra(ropeScaling.name) : undefined
+      const rotations = uploadRotations(scope, config, divisors)
+      return new Decoder(gpu, config, scope, await loadWeights(gpu, scope, weights, options), rotations)
+    } catch (error) {
+      scope[Symbol.dispose]()
+      throw error
+    }
   }
 
   /**
@@ -158,7 +195,8 @@ export class Decoder implements Disposable {
       throw new RangeError(
         `Cannot run the decoder on ids ${showShape(ids.shape)}: they must be (B, T) with T at most ${config.contextLength}`,
       )
-    let x = embedding(step, this.#weight('model.embed_tokens.weight'), ids)
+    const rows = embedding(step, this.#weight('model.embed_tokens.weight'), ids)
+    let x = config.embeddingScale === 1 ? rows : scale(step, rows, config.embeddingScale)
     options.observe?.('embedding', x)
     if (options.checkpoint && options.observe)
       throw new RangeError('Cannot observe activations under checkpointing: they are given back at once')
@@ -176,9 +214,17 @@ export class Decoder implements Disposable {
 
   /** Logits from the residual stream: final norm and head. */
   head(step: Step, hidden: Tensor<FloatType>): Tensor<FloatType> {
-    const { normEps, tiedHead } = this.config
-    const x = rmsNorm(step, hidden, this.#weight('model.norm.weight'), { eps: normEps })
-    return linear(step, x, this.#weight(tiedHead ? 'model.embed_tokens.weight' : 'lm_head.weight'))
+    return linear(step, this.normed(step, hidden), this.headWeight)
+  }
+
+  /** (V, C): what the head multiplies with, for losses that never make its logits. */
+  get headWeight(): Tensor<FloatType> {
+    return this.#weight(this.config.tiedHead ? 'model.embed_tokens.weight' : 'lm_head.weight')
+  }
+
+  /** What the head reads: the residual stream after the final norm. */
+  normed(step: Step, hidden: Tensor<FloatType>): Tensor<FloatType> {
+    return this.#norm(step, hidden, 'model.norm.weight')
   }
 
   /** Weights and updates of a layer that want a gradient. */
@@ -192,38 +238,73 @@ export class Decoder implements Disposable {
     return [...own, ...pairs].filter(({ requiresGrad }) => requiresGrad)
   }
 
-  #layer(step: Step, layer: number, x: Tensor<FloatType>, { updates, observe }: ForwardOptions): Tensor<FloatType> {
-    const { heads, kvHeads, headSize, normEps } = this.config
+  #layer(step: Step, layer: number, x: Tensor<FloatType>, options: ForwardOptions): Tensor<FloatType> {
+    const { config } = this
+    const { heads, kvHeads, headSize, sandwichNorms } = config
     const [batch, tokens] = x.shape
-    const prefix = `model.layers.${layer}`
     const see = (name: string, activation: Tensor<FloatType>) => {
-      observe?.(`${layer}.${name}`, activation)
+      options.observe?.(`${layer}.${name}`, activation)
       return activation
     }
-    const project = (input: Tensor<FloatType>, name: LinearName, residual?: Tensor<FloatType>) => {
-      const key = `${prefix}.${name}.weight`
-      const weight = this.#quantized.get(key) ?? this.#weight(key)
-      const pair = updates?.pairFor(layer, name)
-      if (!pair && residual && weight instanceof Tensor) return linear(step, input, weight, { base: residual })
-      const y = pair ? loraLinear(step, input, weight, pair) : anyLinear(step, input, weight)
-      return residual ? add(step, residual, y) : y
+    const project = (input: Tensor<FloatType>, name: LinearName, residual?: Tensor<FloatType>) =>
+      this.#project(step, layer, name, input, options, residual)
+    const norm = (y: Tensor<FloatType>, name: string) => this.#norm(step, y, `model.layers.${layer}.${name}.weight`)
+    const heading = (y: Tensor<FloatType>, count: number) => step.reshape(y, [batch, tokens, count, headSize])
+    const slides = config.slidingLayers[layer]
+    const { frequencies, factor } = slides ? this.#rotations.sliding : this.#rotations.full
+    const turned = (y: Tensor<FloatType>, count: number, name: 'q_norm' | 'k_norm') => {
+      const parts = heading(y, count)
+      const normed = config.queryKeyNorm ? norm(parts, `self_attn.${name}`) : parts
+      return rope(step, normed, frequencies, { factor, starts: options.starts })
     }
-    const split = (y: Tensor<FloatType>, count: number) => step.reshape(y, [batch, tokens, count, headSize])
-    const norm = (y: Tensor<FloatType>, name: string) =>
-      rmsNorm(step, y, this.#weight(`${prefix}.${name}.weight`), { eps: normEps })
+    // A family with norms behind its parts adds to the residual stream after them.
+    const added = (input: Tensor<FloatType>, name: LinearName, behind: string) =>
+      sandwichNorms ? add(step, x, norm(project(input, name), behind)) : project(input, name, x)
 
     const input = see('attention.input', norm(x, 'input_layernorm'))
     const query = see('query', project(input, 'self_attn.q_proj'))
-    const q = rope(step, split(query, heads), this.#frequencies)
-    const k = rope(step, split(project(input, 'self_attn.k_proj'), kvHeads), this.#frequencies)
-    const v = split(project(input, 'self_attn.v_proj'), kvHeads)
-    const mixed = see('attention.mixed', step.reshape(attention(step, q, k, v), [batch, tokens, heads * headSize]))
-    const middle = project(mixed, 'self_attn.o_proj', x)
+    const q = turned(query, heads, 'q_norm')
+    const k = turned(project(input, 'self_attn.k_proj'), kvHeads, 'k_norm')
+    const v = heading(project(input, 'self_attn.v_proj'), kvHeads)
+    const attend = options.attend ?? ((_, ...operands) => attention(step, ...operands))
+    const looks = { scale: config.attentionScale, window: slides ? config.slidingWindow : undefined }
+    const mixed = step.reshape(attend(layer, q, k, v, looks), [batch, tokens, heads * headSize])
+    x = added(see('attention.mixed', mixed), 'self_attn.o_proj', 'post_attention_layernorm')
 
-    const ffnInput = see('ffn.input', norm(middle, 'post_attention_layernorm'))
+    const before = sandwichNorms ? 'pre_feedforward_layernorm' : 'post_attention_layernorm'
+    const ffnInput = see('ffn.input', norm(x, before))
     const gate = project(ffnInput, 'mlp.gate_proj')
-    const hidden = see('ffn.hidden', swiglu(step, gate, project(ffnInput, 'mlp.up_proj')))
-    return see('output', project(hidden, 'mlp.down_proj', middle))
+    const up = project(ffnInput, 'mlp.up_proj')
+    const hidden = config.activation === 'silu' ? swiglu(step, gate, up) : mul(step, gelu(step, gate), up)
+    return see('output', added(see('ffn.hidden', hidden), 'mlp.down_proj', 'post_feedforward_layernorm'))
+  }
+
+  /** A linear layer with its update, its bias and what it is added to. */
+  #project(
+    step: Step,
+    layer: number,
+    name: LinearName,
+    input: Tensor<FloatType>,
+    { updates }: ForwardOptions,
+    residual?: Tensor<FloatType>,
+  ): Tensor<FloatType> {
+    const key = `model.layers.${layer}.${name}`
+    const weight = this.#quantized.get(`${key}.weight`) ?? this.#weight(`${key}.weight`)
+    const bias = this.parameters.get(`${key}.bias`)
+    const pair = updates?.pairFor(layer, name)
+    // One base may be added where the product is made.
+    const inside = pair || !(weight instanceof Tensor) ? undefined : (residual ?? bias)
+    const y = pair
+      ? loraLinear(step, input, weight, pair)
+      : inside
+        ? linear(step, input, weight as Tensor<FloatType>, { base: inside })
+        : anyLinear(step, input, weight)
+    const biased = bias && inside !== bias ? addBias(step, y, bias) : y
+    return residual && inside !== residual ? add(step, residual, biased) : biased
+  }
+
+  #norm(step: Step, x: Tensor<FloatType>, name: string): Tensor<FloatType> {
+    return rmsNorm(step, x, this.#weight(name), { eps: this.config.normEps })
   }
 
   /** The dense weights as tensors of a file. */
