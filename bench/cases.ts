@@ -19,6 +19,7 @@ import { crossEntropy, divergence, topKDivergence } from '../src/kernels/losses.
 import { linear, matmul } from '../src/kernels/matmul.ts'
 import { dequantizeNf4, nf4Linear, uploadNf4 } from '../src/kernels/nf4.ts'
 import { sum } from '../src/kernels/reduce.ts'
+import { relationKl } from '../src/kernels/relation-kl.ts'
 import { rmsNorm } from '../src/kernels/rms-norm.ts'
 import { rope } from '../src/kernels/rope.ts'
 import { cosine, squaredError } from '../src/kernels/row-distance.ts'
@@ -300,6 +301,14 @@ export const cases: readonly Case[] = [
         kvAppend(step, cache, k, v)
         return cache.k
       }
+    },
+  },
+  {
+    name: 'relationKl 4×256, 64 features of the student, 32 of the teacher',
+    backward: true,
+    setup(make) {
+      const [student, teacher] = [make.normal(4, 256, 64), make.constant(4, 256, 32)]
+      return (step) => relationKl(step, student, teacher)
     },
   },
   binary('add', add),

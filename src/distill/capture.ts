@@ -38,7 +38,8 @@ export function planAnchors(plan: LayerPlan, layers: number, count: number): Anc
 
 /**
  * Projection matrices (rank, d) of the anchors of a capability, from its profile. Outputs are whitened, so that a
- * squared difference counts every component alike; the query keeps its lengths.
+ * squared difference counts every component alike; the query keeps its lengths, and has rows of zeros up to a multiple
+ * of four.
  */
 export async function anchorBases(
   run: Pick<NiwtRun, 'folder' | 'teacherName'>,
@@ -56,9 +57,12 @@ export async function anchorBases(
     const d = basis.shape[1]
     const rank = Math.min(whiten ? settings.anchorRank : settings.relationRank, basis.shape[0])
     const floor = (0.02 * eigenvalues.reduce((sum, value) => sum + value, 0)) / d
-    const scaled = toFloat32(basis).subarray(0, rank * d)
+    // Relations run along fours; rows of zeros change no product.
+    const rows = whiten ? rank : Math.ceil(rank / 4) * 4
+    const scaled = new Float32Array(rows * d)
+    scaled.set(toFloat32(basis).subarray(0, rank * d))
     if (whiten) for (let i = 0; i < scaled.length; i++) scaled[i] /= Math.sqrt(eigenvalues[Math.floor(i / d)] + floor)
-    bases.set(name, cpuTensor('F32', [rank, d], scaled))
+    bases.set(name, cpuTensor('F32', [rows, d], scaled))
   }
   return bases
 }

@@ -2,9 +2,10 @@ import type { FloatType } from '../core/dtype.ts'
 import { type CpuTensor, toFloat32 } from '../formats/tensor.ts'
 import { add } from '../kernels/add.ts'
 import { scale } from '../kernels/elementwise.ts'
-import { divergence, topKDivergence } from '../kernels/losses.ts'
-import { linear, matmul } from '../kernels/matmul.ts'
+import { topKDivergence } from '../kernels/losses.ts'
+import { linear } from '../kernels/matmul.ts'
 import { mean } from '../kernels/reduce.ts'
+import { relationKl } from '../kernels/relation-kl.ts'
 import { mse } from '../kernels/row-distance.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import type { Decoder, LinearUpdates } from '../models/decoder.ts'
@@ -62,17 +63,14 @@ export function anchoredTerms(
 
   const own = seen.get(`${anchors.kept.length - 1}.query`)!
   const teacherQuery = take(step, capture, `anchor.${anchors.query}`, rows, 'f32')
-  const attention = mean(
-    step,
-    divergence(step, relations(step, own, own.shape[2]), relations(step, teacherQuery, own.shape[2])),
-  )
+  // Both by the student's width, so that the teacher's projection to fewer components does not sharpen its relations.
+  const scaleOfBoth = own.shape[2] ** -0.5
+  const relations = relationKl(step, own as Tensor<'f32'>, teacherQuery, {
+    scale: scaleOfBoth,
+    teacherScale: scaleOfBoth,
+  })
+  const attention = mean(step, relations)
   return { output, activation, attention }
-}
-
-/** q · qᵀ / √width for every row: (B, T, d) to (B, T, T). */
-function relations(step: Step, query: Tensor<FloatType>, width: number): Tensor<'f32'> {
-  const product = matmul(step, query, query, { transposeB: true }) as Tensor<'f32'>
-  return scale(step, product, width ** -0.5)
 }
 
 function rowsOf(capture: Capture, name: string, rows: readonly number[]): Float32Array<ArrayBuffer> {
