@@ -1,47 +1,65 @@
-import { argmax, sample } from '../kernels/select.ts'
-import type { Decoder, LinearUpdates } from '../models/decoder.ts'
-import { gatherRows } from './last-token.ts'
+import type { Tokenizer } from '../formats/tokenizer.ts'
+import type { Sampling } from '../kernels/sampler.ts'
+import type { LinearUpdates } from '../models/decoder.ts'
+import type { Engine, MadeToken } from './engine.ts'
+import { TextStream } from './text-stream.ts'
 
 /** How text is continued. */
-export interface GenerateOptions {
+export interface GenerateOptions extends Sampling {
   readonly updates?: LinearUpdates
   /** Most tokens to make; 64 unless told. */
   readonly maxTokens?: number
-  /** 0 takes the likeliest token; 0 unless told. */
-  readonly temperature?: number
   /** Seed of the draws; 42 unless told. */
   readonly seed?: number
+  /** Whether an end token of the model ends the answer; true unless told. */
+  readonly endAtEos?: boolean
   readonly signal?: AbortSignal
 }
 
 /**
  * Continues a sequence token by token until the model ends it.
  * @param ids the prompt, one or more ids.
- * @yields each new id; the id that ends the answer is not among them.
- * @throws RangeError when prompt and answer together would pass the model's context length.
+ * @yields each new token; the one that ends the answer is not among them.
+ * @throws RangeError when prompt and answer together would pass the context: nothing is cut without being told.
  */
 export async function* generate(
-  model: Decoder,
+  engine: Engine,
   ids: readonly number[],
   options: GenerateOptions = {},
-): AsyncGenerator<number> {
-  const { maxTokens = 64, temperature = 0, seed = 42, updates, signal } = options
-  const { contextLength, eosId } = model.config
-  if (ids.length === 0) throw new RangeError('Cannot generate from an empty prompt')
-  if (ids.length + maxTokens > contextLength)
-    throw new RangeError(
-      `Cannot generate ${maxTokens} tokens after a prompt of ${ids.length}: the model's context is ${contextLength}. Shorten one of them.`,
-    )
-  const sequence = [...ids]
-  for (let made = 0; made < maxTokens && !signal?.aborted; made++) {
-    using step = model.gpu.step({ label: 'generate' })
-    const hidden = model.hidden(step, step.upload('u32', [1, sequence.length], sequence), { updates })
-    const logits = model.head(step, gatherRows(step, hidden, [sequence.length - 1]))
-    const choice =
-      temperature === 0 ? argmax(step, logits) : sample(step, logits, { temperature, seed: seed * 65_537 + made })
-    const id = (await step.read(choice))[0]
-    if (id === eosId) return
-    sequence.push(id)
-    yield id
+): AsyncGenerator<MadeToken> {
+  const { maxTokens = 64, endAtEos = true, updates, signal, ...sampling } = options
+  const ends = new Set(endAtEos ? engine.model.config.eosIds : [])
+  for await (const [token] of engine.run([{ ids, maxTokens, ...sampling }], { updates, signal })) {
+    if (!token || ends.has(token.id)) return
+    yield token
   }
+}
+
+/** A piece of an answer. */
+export interface TextPiece {
+  readonly text: string
+  /** Tokens made so far. */
+  readonly tokens: number
+}
+
+/**
+ * The same as text, piece by piece.
+ * @param options.stop strings that end the answer; they are not part of it.
+ */
+export async function* generateText(
+  engine: Engine,
+  tokenizer: Tokenizer,
+  ids: readonly number[],
+  { stop = [], ...options }: GenerateOptions & { readonly stop?: readonly string[] } = {},
+): AsyncGenerator<TextPiece> {
+  const stream = new TextStream(tokenizer, stop)
+  let tokens = 0
+  for await (const { id } of generate(engine, ids, options)) {
+    tokens++
+    const text = stream.push(id)
+    if (text !== '' || stream.stopped) yield { text, tokens }
+    if (stream.stopped) return
+  }
+  const text = stream.end()
+  if (text !== '') yield { text, tokens }
 }

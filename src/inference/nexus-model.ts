@@ -9,11 +9,14 @@ import { toFloat32 } from '../formats/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../formats/tokenizer.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { Gpu } from '../runtime/gpu.ts'
-import { type GenerateOptions, generate } from './generate.ts'
+import { Engine } from './engine.ts'
+import { type GenerateOptions, generateText } from './generate.ts'
 
 /** What to answer. */
 export interface PromptOptions extends Omit<GenerateOptions, 'updates'> {
   readonly prompt: string
+  /** Strings that end the answer; they are not part of it. */
+  readonly stop?: readonly string[]
   /** The adapter to use; the router chooses unless told. */
   readonly capability?: string
   /** Allows adapters that the bundle marks as restricted. */
@@ -40,6 +43,7 @@ export interface Answer {
 export class NexusModel implements Disposable {
   readonly manifest: Manifest
   readonly #decoder: Decoder
+  readonly #engine: Engine
   readonly #adapters: ReadonlyMap<string, Adapter>
   readonly #router: PrototypeRouter
   readonly #tokenizer: Tokenizer
@@ -53,6 +57,7 @@ export class NexusModel implements Disposable {
   ) {
     this.manifest = manifest
     this.#decoder = decoder
+    this.#engine = new Engine(decoder)
     this.#adapters = adapters
     this.#router = router
     this.#tokenizer = tokenizer
@@ -91,29 +96,20 @@ export class NexusModel implements Disposable {
   async generate(options: PromptOptions): Promise<Answer> {
     const started = performance.now()
     const { stream, capability, chosenBy } = await this.#begin(options)
-    const ids: number[] = []
-    for await (const id of stream) ids.push(id)
-    const seconds = (performance.now() - started) / 1000
-    return {
-      text: this.#tokenizer.decode(ids),
-      capability,
-      chosenBy,
-      tokens: ids.length,
-      tokensPerSecond: ids.length / seconds,
+    let text = ''
+    let tokens = 0
+    for await (const piece of stream) {
+      text += piece.text
+      tokens = piece.tokens
     }
+    const seconds = (performance.now() - started) / 1000
+    return { text, capability, chosenBy, tokens, tokensPerSecond: tokens / seconds }
   }
 
   /** The same, piece by piece as it is made. */
   async *stream(options: PromptOptions): AsyncGenerator<string> {
     const { stream } = await this.#begin(options)
-    const ids: number[] = []
-    let shown = ''
-    for await (const id of stream) {
-      ids.push(id)
-      const text = this.#tokenizer.decode(ids)
-      yield text.slice(shown.length)
-      shown = text
-    }
+    for await (const { text } of stream) yield text
   }
 
   async #begin({ prompt, capability, enableRestricted = false, ...options }: PromptOptions) {
@@ -127,10 +123,12 @@ export class NexusModel implements Disposable {
       )
     if (this.manifest.capabilities[name].restricted && !(enableRestricted && capability !== undefined))
       throw new RangeError(`Cannot use capability ${name}: it is restricted; name it and set enableRestricted`)
-    return { stream: generate(this.#decoder, ids, { ...options, updates: adapter }), capability: name, chosenBy }
+    const stream = generateText(this.#engine, this.#tokenizer, ids, { ...options, updates: adapter })
+    return { stream, capability: name, chosenBy }
   }
 
   [Symbol.dispose](): void {
+    this.#engine[Symbol.dispose]()
     for (const adapter of this.#adapters.values()) adapter[Symbol.dispose]()
     this.#decoder[Symbol.dispose]()
   }
