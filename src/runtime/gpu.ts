@@ -101,7 +101,7 @@ export class Gpu implements Disposable {
       timestamps: device.features.has('timestamp-query'),
       matrixUnits: matrixUnits(device),
     }
-    this.pipelines = new Pipelines(device)
+    this.pipelines = new Pipelines(device, /llvmpipe/i.test(device.adapterInfo?.description ?? ''))
     this.pool = new Pool(
       device,
       options.memoryBudget ?? 15 * 2 ** 30,

@@ -24,12 +24,18 @@ const mostBindGroups = 16_384
 /** Compiles entry points once for each element type and set of constants, and keeps bind groups by their buffers. */
 export class Pipelines {
   readonly #device: GPUDevice
+  readonly #storedParams: boolean
   readonly #modules = new Map<string, GPUShaderModule>()
   readonly #pipelines = new Map<string, Pipeline>()
   readonly #bindGroups = new Map<string, GPUBindGroup>()
 
-  constructor(device: GPUDevice) {
+  /**
+   * @param storedParams whether parameters are bound as read-only storage. Mesa's software driver specialises a shader
+   *   on the uniforms that its loops and conditions depend on, and compiles it anew at every dispatch.
+   */
+  constructor(device: GPUDevice, storedParams: boolean) {
     this.#device = device
+    this.#storedParams = storedParams
   }
 
   /**
@@ -69,7 +75,8 @@ export class Pipelines {
     const label = `${entry.kernel}.${entry.entry}`
     if (variant === 'f16' && !this.#device.features.has('shader-f16'))
       throw new GpuError(`Cannot run ${label} with f16 storage: this adapter has no shader-f16; use f32 tensors`)
-    const code = withConstants(entry.source[variant]!, constants)
+    const plain = withConstants(entry.source[variant]!, constants)
+    const code = this.#storedParams ? plain.replaceAll('var<uniform>', 'var<storage, read>') : plain
     let module = this.#modules.get(code)
     if (!module) {
       module = this.#device.createShaderModule({ code, label: `${entry.kernel}.${variant}` })
@@ -84,7 +91,11 @@ export class Pipelines {
       entries.push({
         binding: entry.params.binding,
         visibility: compute,
-        buffer: { type: 'uniform', hasDynamicOffset: true, minBindingSize: entry.params.bytes },
+        buffer: {
+          type: this.#storedParams ? 'read-only-storage' : 'uniform',
+          hasDynamicOffset: true,
+          minBindingSize: entry.params.bytes,
+        },
       })
     const layout = this.#device.createBindGroupLayout({ entries, label })
     const pipeline: Pipeline = {

@@ -44,7 +44,8 @@ export class CommandQueue {
 
   constructor(device: GPUDevice) {
     this.#device = device
-    this.#alignment = device.limits.minUniformBufferOffsetAlignment
+    const { minUniformBufferOffsetAlignment, minStorageBufferOffsetAlignment } = device.limits
+    this.#alignment = Math.max(minUniformBufferOffsetAlignment, minStorageBufferOffsetAlignment)
     this.#arena = this.#newArena()
     device.addEventListener('uncapturederror', (event) => {
       const { error } = event as GPUUncapturedErrorEvent
@@ -138,7 +139,7 @@ export class CommandQueue {
   }
 
   #newArena(): Arena {
-    const buffer = this.#device.createBuffer({ size: arenaBytes, usage: 0x40 | 0x8, label: 'params' })
+    const buffer = this.#device.createBuffer({ size: arenaBytes, usage: 0x40 | 0x80 | 0x8, label: 'params' })
     return { id: this.#arenas++, buffer, data: new DataView(new ArrayBuffer(arenaBytes)), used: 0 }
   }
 
