@@ -40,13 +40,14 @@ export const requiredPaths = [
   'config/runtime.yaml',
 ] as const
 
-const patterns = allowedPaths.map((allowed) => {
-  const source = allowed
-    .replaceAll('.', '\\.')
-    .replace('**', '(?:[a-z0-9][a-z0-9_-]*/)*[a-z0-9][a-z0-9_.-]*')
-    .replace(/(?<!\))\*(?=\\)/, '[a-z0-9][a-z0-9_-]*')
-  return new RegExp(`^${source}$`)
-})
+const starred: Record<string, string> = {
+  '.': '\\.',
+  '*': '[a-z0-9][a-z0-9_-]*',
+  '**': '(?:[a-z0-9][a-z0-9_-]*/)*[a-z0-9][a-z0-9_.-]*',
+}
+const patterns = allowedPaths.map(
+  (allowed) => new RegExp(`^${allowed.replace(/\*\*|\*|\./g, (sign) => starred[sign])}$`),
+)
 
 /** Whether `path` is one that a bundle may list. */
 export function isAllowed(path: string): boolean {

@@ -102,7 +102,7 @@ test('packing again changes the storage, keeps the time, and says what was measu
   expect(report.notes).toContain('add was measured with the backbone in f16; the bundle holds it in nf4.')
   // The backbone and the tensors in f16 come back exactly when nothing is lost.
   expect((await repack(files, 'f16')).contents.get('manifest.json')).toEqual(files.contents.get('manifest.json'))
-  expect((await repack(await repack(packed, 'f16'), 'nf4')).contents.size).toBe(files.contents.size)
+  expect(await repack(packed, 'nf4')).toEqual(packed)
 })
 
 test('a file that changes after it was verified is not used', async () => {
@@ -125,7 +125,7 @@ test('a file that a bundle may not hold, too large a one and a missing one are n
 })
 
 test('the allow-list has room for a program and for nothing else', () => {
-  for (const path of ['bin/nexus.mjs', 'src/runtime/gpu.js', 'src/rms-norm.wgsl', 'index.html', 'adapters/a-b_1.safetensors'])
+  for (const path of ['bin/nexus.mjs', 'src/runtime/gpu.js', 'src/rms-norm.wgsl', 'src/x.js', 'index.html', 'adapters/a-b_1.safetensors'])
     expect(isAllowed(path), path).toBe(true)
   for (const path of [
     ...['bin/nexus', 'bin/.hidden.js', 'src/../x.js', 'src//x.js', 'src/a.ts', 'src/Gpu.js', 'lib/x.js', 'index.html/x'],
