@@ -66,7 +66,11 @@ export function manifestJsonSchema(): object {
 }
 
 /** What `bundle_id` must be: equal contents have equal ids, whenever they were built. */
-export function bundleIdOf({ bundle_id: _, build_timestamp: __, ...rest }: Omit<Manifest, 'bundle_id'> & { bundle_id?: string }): Promise<string> {
+export function bundleIdOf({
+  bundle_id: _,
+  build_timestamp: __,
+  ...rest
+}: Omit<Manifest, 'bundle_id'> & { bundle_id?: string }): Promise<string> {
   return sha256(canonicalJson(rest))
 }
 

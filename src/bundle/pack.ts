@@ -4,10 +4,7 @@ import { isAllowed, kindOf, manifestPath, requiredPaths } from './layout.ts'
 import { bundleIdOf, type Manifest, manifestSchema, schemaVersion, writeManifest } from './manifest.ts'
 
 /** What {@link packBundle} is given: the manifest without what follows from the files. */
-export type ManifestFacts = Omit<
-  Manifest,
-  'schema_version' | 'bundle_id' | 'files' | 'invariants' | 'size_limits'
-> & {
+export type ManifestFacts = Omit<Manifest, 'schema_version' | 'bundle_id' | 'files' | 'invariants' | 'size_limits'> & {
   /** What the bundle must fit into; what it has, rounded up to MiB, unless told. */
   readonly size_limits?: Manifest['size_limits']
 }

@@ -2,8 +2,12 @@ import type { VerifyReport } from './verify.ts'
 
 /** A report as lines for a person. */
 export function reportText(report: VerifyReport): string {
-  const lines = report.checks.map(({ name, ok, reason }) => `${ok ? 'ok    ' : 'FAILED'}  ${name}${reason && `: ${reason}`}`)
-  const verdict = report.ok ? `The bundle is whole: ${report.bundleId.slice(0, 16)}` : 'The bundle is not to be trusted.'
+  const lines = report.checks.map(
+    ({ name, ok, reason }) => `${ok ? 'ok    ' : 'FAILED'}  ${name}${reason && `: ${reason}`}`,
+  )
+  const verdict = report.ok
+    ? `The bundle is whole: ${report.bundleId.slice(0, 16)}`
+    : 'The bundle is not to be trusted.'
   return [...lines, ...report.notes.map((note) => `note    ${note}`), verdict].join('\n')
 }
 
@@ -11,24 +15,24 @@ export function reportText(report: VerifyReport): string {
 export function reportHtml(report: VerifyReport): string {
   const { manifest } = report
   const rows = (header: readonly string[], cells: readonly (readonly string[])[]) =>
-    `<table><tr>${header.map((title) => `<th>${escape(title)}</th>`).join('')}</tr>${cells
-      .map((row) => `<tr>${row.map((cell) => `<td>${escape(cell)}</td>`).join('')}</tr>`)
+    `<table><tr>${header.map((title) => `<th>${escapeHtml(title)}</th>`).join('')}</tr>${cells
+      .map((row) => `<tr>${row.map((cell) => `<td>${escapeHtml(cell)}</td>`).join('')}</tr>`)
       .join('')}</table>`
   const percent = (value: number) => `${(100 * value).toFixed(2)} %`
   const parts = [
     `<h1 class="${report.ok ? 'ok' : 'bad'}">${report.ok ? 'Verified' : 'Not to be trusted'}</h1>`,
-    `<p>Bundle <code>${escape(report.bundleId || 'unknown')}</code>, signature: ${report.signature}.</p>`,
+    `<p>Bundle <code>${escapeHtml(report.bundleId || 'unknown')}</code>, signature: ${report.signature}.</p>`,
     rows(
       ['check', 'result', 'reason'],
       report.checks.map(({ name, ok, reason }) => [name, ok ? 'ok' : 'FAILED', reason]),
     ),
-    report.notes.length > 0 ? `<ul>${report.notes.map((note) => `<li>${escape(note)}</li>`).join('')}</ul>` : '',
+    report.notes.length > 0 ? `<ul>${report.notes.map((note) => `<li>${escapeHtml(note)}</li>`).join('')}</ul>` : '',
   ]
   if (manifest) {
     const { model_metadata: model, capabilities, files } = manifest
     parts.push(
       '<h2>What it says of itself</h2>',
-      `<p>Built ${escape(manifest.build_timestamp)} by Nexus ${escape(manifest.tool_version)}, seed ${manifest.seed}; ${escape(model.architecture)}, ${model.backbone_parameters} parameters in ${model.storage}, ${model.backbone_ratio.toFixed(3)} of the original.</p>`,
+      `<p>Built ${escapeHtml(manifest.build_timestamp)} by Nexus ${escapeHtml(manifest.tool_version)}, seed ${manifest.seed}; ${escapeHtml(model.architecture)}, ${model.backbone_parameters} parameters in ${model.storage}, ${model.backbone_ratio.toFixed(3)} of the original.</p>`,
       rows(
         ['capability', 'version', 'metric', 'score', 'retention', 'at least', 'n', 'verdict', 'restricted'],
         Object.entries(capabilities).map(([name, c]) => [
@@ -54,7 +58,7 @@ ${parts.filter(Boolean).join('\n')}
 `
 }
 
-function escape(text: string): string {
+function escapeHtml(text: string): string {
   const names: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' }
   return text.replace(/[&<>"]/g, (character) => names[character])
 }

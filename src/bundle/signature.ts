@@ -29,7 +29,9 @@ export async function statementOf(manifest: Manifest): Promise<object> {
   const digests = Object.entries(manifest.files).map(([name, file]) => ({ name, digest: file.sha256 }))
   digests.push({ name: manifestPath, digest: await sha256(writeManifest(manifest)) })
   digests.sort((a, b) => (a.name < b.name ? -1 : 1))
-  const all = Uint8Array.from(digests.flatMap(({ digest }) => digest.match(/../g)!.map((hex) => Number.parseInt(hex, 16))))
+  const all = Uint8Array.from(
+    digests.flatMap(({ digest }) => digest.match(/../g)!.map((hex) => Number.parseInt(hex, 16))),
+  )
   return {
     _type: 'https://in-toto.io/Statement/v1',
     subject: [{ name: bundleFolder, digest: { sha256: await sha256(all) } }],

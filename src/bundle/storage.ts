@@ -14,10 +14,7 @@ const isLinear = (name: string) => name.endsWith('_proj.weight')
  * @param tensors by the names of Hugging Face files, floats.
  * @throws RangeError when a value is not finite, or NF4 meets a layer with an odd number of values.
  */
-export function packBackbone(
-  tensors: ReadonlyMap<string, CpuTensor>,
-  storage: BundleStorage,
-): Map<string, CpuTensor> {
+export function packBackbone(tensors: ReadonlyMap<string, CpuTensor>, storage: BundleStorage): Map<string, CpuTensor> {
   const packed = new Map<string, CpuTensor>()
   for (const [name, tensor] of tensors)
     for (const [key, part] of packTensor(name, tensor, storage)) packed.set(key, part)

@@ -28,7 +28,8 @@ export async function checkTeacherFree(files: Files, paths: readonly string[]): 
     const text = new TextDecoder().decode(await files.read(path))
     if (path === 'tokenizer/tokenizer.json') {
       const odd = Object.keys(JSON.parse(text)).find((key) => !tokenizerKeys.includes(key))
-      if (odd !== undefined) throw new BundleError(`${path} holds ${JSON.stringify(odd)}, which is no part of a tokenizer`)
+      if (odd !== undefined)
+        throw new BundleError(`${path} holds ${JSON.stringify(odd)}, which is no part of a tokenizer`)
       continue
     }
     const found = (kind === 'code' ? codeTerms : configTerms).exec(text)

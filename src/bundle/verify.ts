@@ -107,7 +107,10 @@ export async function assertVerified(files: Files, options?: VerifyOptions): Pro
  * verified, even where someone writes into the folder meanwhile.
  * @throws BundleError with the first reason, unless the bundle is as it was packed.
  */
-export async function openVerified(files: Files, options?: VerifyOptions): Promise<{ manifest: Manifest; files: Files }> {
+export async function openVerified(
+  files: Files,
+  options?: VerifyOptions,
+): Promise<{ manifest: Manifest; files: Files }> {
   const manifest = (await assertVerified(files, options)).manifest!
   const read = async (path: string) => {
     const bytes = await files.read(path)

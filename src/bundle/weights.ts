@@ -27,7 +27,8 @@ export async function checkContents(files: Files, manifest: Manifest): Promise<v
   checkWeights(config, shapes)
   let count = 0
   for (const { shape } of shapes.values()) count += sizeOf(shape)
-  if (count !== parameters) throw new BundleError(`the backbone has ${count} parameters, the manifest says ${parameters}`)
+  if (count !== parameters)
+    throw new BundleError(`the backbone has ${count} parameters, the manifest says ${parameters}`)
 
   for (const [name, { adapter, parameters }] of Object.entries(manifest.capabilities))
     checkAdapterTensors(name, config, await readTensors(files, adapter), parameters)
@@ -69,9 +70,9 @@ function checkAdapterTensors(
       (dtype === 'F16' || dtype === 'F32') &&
       rank <= Math.min(...linear) &&
       (match[3] === 'A' ? shape[1] === linear[1] && other?.[1] === rank : shape[0] === linear[0] && other?.[0] === rank)
-    if (!fits) throw new BundleError(`${path} holds ${key} ${dtype} [${shape.join(',')}], which is no part of an adapter`)
+    if (!fits)
+      throw new BundleError(`${path} holds ${key} ${dtype} [${shape.join(',')}], which is no part of an adapter`)
     count += sizeOf(shape)
   }
-  if (count !== parameters)
-    throw new BundleError(`${path} has ${count} parameters, the manifest says ${parameters}`)
+  if (count !== parameters) throw new BundleError(`${path} has ${count} parameters, the manifest says ${parameters}`)
 }

@@ -74,7 +74,9 @@ export function writeYaml(value: YamlValue): string {
 
 function block(value: YamlValue, indent: string): string {
   const line = (start: string, item: YamlValue) =>
-    typeof item === 'object' ? `${indent}${start.trimEnd()}\n${block(item, `${indent}  `)}` : `${indent}${start}${scalarText(item)}\n`
+    typeof item === 'object'
+      ? `${indent}${start.trimEnd()}\n${block(item, `${indent}  `)}`
+      : `${indent}${start}${scalarText(item)}\n`
   if (typeof value !== 'object' || Object.keys(value).length === 0)
     throw new TypeError('Cannot write an empty block or a scalar as a YAML document')
   if (!Array.isArray(value)) {

@@ -24,7 +24,8 @@ export async function writeZip(files: Files): Promise<Uint8Array<ArrayBuffer>> {
   for (const path of (await files.list()).sort()) {
     const bytes = await files.read(path)
     total += bytes.length
-    if (total >= 2 ** 32 - 2 ** 24) throw new BundleError('Cannot write a .zip of 4 GiB or more: ship the folder instead')
+    if (total >= 2 ** 32 - 2 ** 24)
+      throw new BundleError('Cannot write a .zip of 4 GiB or more: ship the folder instead')
     entries[`${bundleFolder}/${path}`] = [bytes, { level: kindOf(path) === 'weights' ? 0 : 9, mtime: beginning() }]
   }
   return zipSync(entries)
@@ -104,7 +105,9 @@ async function readDirectory(source: ByteSource) {
   if (disk !== 0 || directoryDisk !== 0 || here !== count) throw fault('it is one of several parts')
   if (count > mostEntries) throw fault(`it claims ${count} files, more than ${mostEntries}`)
   if (offset + size !== source.length - endBytes)
-    throw fault('its directory does not lie before its end: it is truncated, larger than 4 GiB, or something was put in')
+    throw fault(
+      'its directory does not lie before its end: it is truncated, larger than 4 GiB, or something was put in',
+    )
   return { count, offset, bytes: await source.read(offset, size) }
 }
 

@@ -49,15 +49,25 @@ export async function runIsolated(path: string, adapter?: string): Promise<Funct
   const readable = [`${program}${sep}`, bundle, `${bundle}${sep}`, ...packages(), join(program, '../package.json')]
   const drivers = [cachePath('software-gpu'), join(program, '../tools/software-gpu')].map((folder) => `${folder}${sep}`)
   const permission = process.allowedNodeEnvironmentFlags.has('--permission')
-    ? ['--permission', '--allow-addons', ...[...readable, ...drivers, ...system].map((item) => `--allow-fs-read=${item}`)]
+    ? [
+        '--permission',
+        '--allow-addons',
+        ...[...readable, ...drivers, ...system].map((item) => `--allow-fs-read=${item}`),
+      ]
     : []
   const network = networkless() ?? []
-  const names = Object.keys(process.env).filter((name) => /^(PATH|HOME|LANG|TMPDIR|LD_LIBRARY_PATH|NODEVICE_SELECT|XDG_.*|VK_.*|NEXUS_ADAPTER)$/.test(name))
+  const names = Object.keys(process.env).filter((name) =>
+    /^(PATH|HOME|LANG|TMPDIR|LD_LIBRARY_PATH|NODEVICE_SELECT|XDG_.*|VK_.*|NEXUS_ADAPTER)$/.test(name),
+  )
   const environment = Object.fromEntries(names.map((name) => [name, process.env[name]]))
   // Its neighbours are what a bundle must not see: the folder that it lies in, where the run keeps what it was made from.
   const outside = { NEXUS_OUTSIDE: dirname(bundle), ...(adapter ? { NEXUS_ADAPTER: adapter } : {}) }
   const [command, ...args] = [...network, process.execPath, '--no-warnings', ...permission, script, bundle]
-  const child = spawn(command, args, { cwd: '/', env: { ...environment, ...outside }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(command, args, {
+    cwd: '/',
+    env: { ...environment, ...outside },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   let [text, errors] = ['', '']
   child.stdout.on('data', (chunk: Buffer) => {
     text += chunk.toString()

@@ -12,8 +12,8 @@ import { type NiwtRun, type NiwtSettings, paths, runStages, type Stage, type Sta
 import { datasetHash, lockScope, parseContracts } from '../distill/scope.ts'
 import { synthesizeStage } from '../distill/synthesize.ts'
 import { loadTokenizer } from '../formats/tokenizer.ts'
-import { exists, readBytes, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
 import { buildTime } from '../host/build-time.ts'
+import { exists, readBytes, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { tinyCapabilities } from './capabilities.ts'
 

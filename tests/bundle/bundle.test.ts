@@ -79,15 +79,21 @@ test.each(storages)('a backbone in %s verifies, loads and answers', (storage) =>
     await assertVerified(files)
     using model = await NexusModel.load(gpu, files)
     using exact = await NexusModel.load(gpu, await tinyBundle())
-    const [logits, want] = [await model.logits({ prompt: 'abc', capability: 'add' }), await exact.logits({ prompt: 'abc', capability: 'add' })]
+    const [logits, want] = [
+      await model.logits({ prompt: 'abc', capability: 'add' }),
+      await exact.logits({ prompt: 'abc', capability: 'add' }),
+    ]
     const distance = Math.hypot(...logits.map((value, i) => value - want[i])) / Math.hypot(...want)
     expect(distance).toBeLessThan({ f16: 1e-9, int8: 0.05, nf4: 0.6 }[storage])
     if (storage !== 'f16') expect(distance).toBeGreaterThan(1e-4)
-  }))
+  }),
+)
 
 test('NF4 that a decoder quantises again has the same codes and scales', async () => {
   const files = await tinyBundle({ storage: 'nf4' })
-  for (const [name, tensor] of unpackBackbone(parseSafetensors(await files.read('backbone/backbone.safetensors')).tensors)) {
+  for (const [name, tensor] of unpackBackbone(
+    parseSafetensors(await files.read('backbone/backbone.safetensors')).tensors,
+  )) {
     if (!name.endsWith('_proj.weight')) continue
     const values = toFloat32(tensor)
     expect(dequantizeNf4(quantizeNf4(values, tensor.shape))).toEqual(values)
@@ -98,7 +104,10 @@ test('packing again changes the storage, keeps the time, and says what was measu
   const files = await tinyBundle()
   const packed = await repack(files, 'nf4')
   const report = await assertVerified(packed)
-  expect(report.manifest).toMatchObject({ model_metadata: { storage: 'nf4' }, build_timestamp: '2026-01-01T00:00:00.000Z' })
+  expect(report.manifest).toMatchObject({
+    model_metadata: { storage: 'nf4' },
+    build_timestamp: '2026-01-01T00:00:00.000Z',
+  })
   expect(report.notes).toContain('add was measured with the backbone in f16; the bundle holds it in nf4.')
   // The backbone and the tensors in f16 come back exactly when nothing is lost.
   expect((await repack(files, 'f16')).contents.get('manifest.json')).toEqual(files.contents.get('manifest.json'))
@@ -125,11 +134,33 @@ test('a file that a bundle may not hold, too large a one and a missing one are n
 })
 
 test('the allow-list has room for a program and for nothing else', () => {
-  for (const path of ['bin/nexus.mjs', 'src/runtime/gpu.js', 'src/rms-norm.wgsl', 'src/x.js', 'index.html', 'adapters/a-b_1.safetensors'])
+  for (const path of [
+    'bin/nexus.mjs',
+    'src/runtime/gpu.js',
+    'src/rms-norm.wgsl',
+    'src/x.js',
+    'index.html',
+    'adapters/a-b_1.safetensors',
+  ])
     expect(isAllowed(path), path).toBe(true)
   for (const path of [
-    ...['bin/nexus', 'bin/.hidden.js', 'src/../x.js', 'src//x.js', 'src/a.ts', 'src/Gpu.js', 'lib/x.js', 'index.html/x'],
-    ...['adapters/A.safetensors', 'adapters/a/b.safetensors', 'adapters/.safetensors', 'backbone/config.jsonx', 'xLICENSE'],
+    ...[
+      'bin/nexus',
+      'bin/.hidden.js',
+      'src/../x.js',
+      'src//x.js',
+      'src/a.ts',
+      'src/Gpu.js',
+      'lib/x.js',
+      'index.html/x',
+    ],
+    ...[
+      'adapters/A.safetensors',
+      'adapters/a/b.safetensors',
+      'adapters/.safetensors',
+      'backbone/config.jsonx',
+      'xLICENSE',
+    ],
   ])
     expect(isAllowed(path), path).toBe(false)
 })

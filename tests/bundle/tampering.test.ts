@@ -100,10 +100,12 @@ const replaceJson = (path: string, change: (value: Record<string, never>) => obj
   replace(path, (old) => json(change(JSON.parse(new TextDecoder().decode(old)))))
 const replaceText = (path: string, change: (old: string) => string) =>
   replace(path, (old) => text(change(new TextDecoder().decode(old))))
-const withTensor = (name: string, dtype: 'F32' | 'F16' = 'F16') => (old: Uint8Array<ArrayBuffer>) => {
-  const { tensors } = parseSafetensors(old)
-  return writeSafetensors(new Map([...tensors, [name, cpuTensor(dtype, [2, 16], new Float32Array(32))]]))
-}
+const withTensor =
+  (name: string, dtype: 'F32' | 'F16' = 'F16') =>
+  (old: Uint8Array<ArrayBuffer>) => {
+    const { tensors } = parseSafetensors(old)
+    return writeSafetensors(new Map([...tensors, [name, cpuTensor(dtype, [2, 16], new Float32Array(32))]]))
+  }
 const swap: Tamper = (files) => {
   const [one, two] = ['adapters/add.safetensors', 'adapters/code.safetensors']
   const bytes = files.contents.get(one)!
@@ -136,7 +138,11 @@ describe('a tampered bundle is refused with its reason', () => {
     { what: 'no manifest', tamper: remove('manifest.json'), reason: 'there is no such file' },
     { what: 'an added file', tamper: add('extra.bin'), reason: '"extra.bin" does not belong' },
     { what: 'an added file of a kind that may be there', tamper: add('src/more.js'), reason: 'not in the manifest' },
-    { what: 'an added adapter', tamper: add('adapters/spy.safetensors', adapterBytes(9)), reason: 'not in the manifest' },
+    {
+      what: 'an added adapter',
+      tamper: add('adapters/spy.safetensors', adapterBytes(9)),
+      reason: 'not in the manifest',
+    },
     {
       what: 'an added adapter, listed',
       tamper: replace('adapters/spy.safetensors', () => adapterBytes(9)),
@@ -165,7 +171,10 @@ describe('a tampered bundle is refused with its reason', () => {
     {
       what: 'a manifest with a key twice',
       tamper: (f) =>
-        add('manifest.json', text(new TextDecoder().decode(f.contents.get('manifest.json')).replace('{', '{"seed":1,')))(f),
+        add(
+          'manifest.json',
+          text(new TextDecoder().decode(f.contents.get('manifest.json')).replace('{', '{"seed":1,')),
+        )(f),
       reason: 'not in canonical form',
     },
     {
@@ -228,7 +237,11 @@ describe('a tampered bundle is refused with its reason', () => {
       tamper: replaceText('verify_report.json', (old) => old.replace('"ratio":1', '"ratio":2')),
       reason: 'say different things of add',
     },
-    { what: 'no report in the report', tamper: replace('verify_report.json', () => json({})), reason: 'no report of a gate' },
+    {
+      what: 'no report in the report',
+      tamper: replace('verify_report.json', () => json({})),
+      reason: 'no report of a gate',
+    },
     {
       what: 'another storage than the weights have',
       tamper: edit((m) => Object.assign(m.model_metadata, { storage: 'nf4' })),
@@ -267,12 +280,16 @@ describe('a tampered bundle is refused with its reason', () => {
     },
     {
       what: 'traces of training in the metadata',
-      tamper: replace('adapters/add.safetensors', (old) => writeSafetensors(parseSafetensors(old).tensors, { optimizer: 'adamw' })),
+      tamper: replace('adapters/add.safetensors', (old) =>
+        writeSafetensors(parseSafetensors(old).tensors, { optimizer: 'adamw' }),
+      ),
       reason: 'speaks of "optimizer: adamw"',
     },
     {
       what: 'anything in the metadata',
-      tamper: replace('router/router.safetensors', (old) => writeSafetensors(parseSafetensors(old).tensors, { format: 'UEsDBA==' })),
+      tamper: replace('router/router.safetensors', (old) =>
+        writeSafetensors(parseSafetensors(old).tensors, { format: 'UEsDBA==' }),
+      ),
       reason: 'the metadata of router/router.safetensors',
     },
     {

@@ -35,9 +35,12 @@ export async function tinyBundle({
   names = ['add', 'code'],
   restricted = [] as readonly string[],
   storage = 'f16' as BundleStorage,
+  deviation = 0.3,
   extra = {} as Readonly<Record<string, Uint8Array<ArrayBuffer>>>,
 } = {}): Promise<MemoryFiles> {
-  const backbone = writeSafetensors(packBackbone(randomTensors(config, new Random(1), 0.3), storage), { format: 'pt' })
+  const backbone = writeSafetensors(packBackbone(randomTensors(config, new Random(1), deviation), storage), {
+    format: 'pt',
+  })
   // One row a name, the same whichever others there are.
   const seeds: Record<string, number> = { add: 0, code: 1 }
   const rows = names.flatMap((name) => [...new Random(10 + seeds[name]).normals(16)])

@@ -15,7 +15,8 @@ const zip = await writeZip(good)
 const open = (bytes: Bytes) => ZipFiles.open(memorySource(bytes))
 const time = () => new Date(1980, 0, 1)
 /** An archive made by fflate, of any names. */
-const archive = (entries: Record<string, Bytes>, level: 0 | 9 = 9) => zipSync(entries, { level, mtime: time() }) as Bytes
+const archive = (entries: Record<string, Bytes>, level: 0 | 9 = 9) =>
+  zipSync(entries, { level, mtime: time() }) as Bytes
 const inFolder = (name: string) => `nexus_bundle_v1/${name}`
 
 /** Where in the archive the directory begins, and where the entry of `name` in it. */
@@ -97,14 +98,18 @@ describe('an archive is refused when it is opened', () => {
       'a name twice',
       () => {
         const bytes = archive({ [inFolder('src/aa.js')]: text('x'), [inFolder('src/ab.js')]: text('x') }, 0)
-        for (let i = 0; i < bytes.length; i++) if (bytes[i] === 0x62 && bytes[i - 1] === 0x61 && bytes[i + 1] === 0x2e) bytes[i] = 0x61
+        for (let i = 0; i < bytes.length; i++)
+          if (bytes[i] === 0x62 && bytes[i - 1] === 0x61 && bytes[i + 1] === 0x2e) bytes[i] = 0x61
         return bytes
       },
       'is there twice',
     ],
     [
       'a link',
-      () => zipSync({ [inFolder(lie)]: [text('/etc/passwd'), { os: 3, attrs: (0o120777 << 16) >>> 0, mtime: time() }] }) as Bytes,
+      () =>
+        zipSync({
+          [inFolder(lie)]: [text('/etc/passwd'), { os: 3, attrs: (0o120777 << 16) >>> 0, mtime: time() }],
+        }) as Bytes,
       'no regular file but a link',
     ],
     ['a folder of its own', () => archive({ [inFolder('src/')]: text('') }), 'leads out of the bundle'],
@@ -113,9 +118,17 @@ describe('an archive is refused when it is opened', () => {
       () => zipSync({ [inFolder(lie)]: [text('x'), { comment: 'hello', mtime: time() }] }) as Bytes,
       'has extras',
     ],
-    ['an extra field', () => zipSync({ [inFolder(lie)]: [text('x'), { extra: { 1: text('hidden') }, mtime: time() }] }) as Bytes, 'has extras'],
+    [
+      'an extra field',
+      () => zipSync({ [inFolder(lie)]: [text('x'), { extra: { 1: text('hidden') }, mtime: time() }] }) as Bytes,
+      'has extras',
+    ],
     ['encryption', () => patched(lie, ({ view, entry }) => view.setUint16(entry + 8, 1, true)), 'has extras'],
-    ['another method', () => patched(lie, ({ view, entry }) => view.setUint16(entry + 10, 12, true)), 'packed by method 12'],
+    [
+      'another method',
+      () => patched(lie, ({ view, entry }) => view.setUint16(entry + 10, 12, true)),
+      'packed by method 12',
+    ],
     [
       'a bomb by its own words',
       () => patched('README.md', ({ view, entry }) => view.setUint32(entry + 24, 2 ** 30, true)),
@@ -141,7 +154,11 @@ describe('an archive is refused when it is opened', () => {
       () => patched(lie, ({ view, entry, local }) => view.setUint32(entry + 42, local + 1, true)),
       'no holes or overlaps',
     ],
-    ['a broken directory', () => patched(lie, ({ view, entry }) => view.setUint32(entry, 0, true)), 'its directory is broken'],
+    [
+      'a broken directory',
+      () => patched(lie, ({ view, entry }) => view.setUint32(entry, 0, true)),
+      'its directory is broken',
+    ],
     [
       'too many files',
       () => {
@@ -195,7 +212,9 @@ describe('what an entry holds is checked when it is read', () => {
     await expect((await open(bytes)).read('src/big.js')).rejects.toThrow(BundleError)
     const stored = archive({ [inFolder('src/big.js')]: big }, 0)
     stored[1000] ^= 1
-    await expect((await open(stored)).read('src/big.js')).rejects.toThrow('its checksum is not the archive’s'.replace('’', "'"))
+    await expect((await open(stored)).read('src/big.js')).rejects.toThrow(
+      'its checksum is not the archive’s'.replace('’', "'"),
+    )
   })
 })
 
@@ -208,7 +227,9 @@ test('an archive of 4 GiB is not written', async () => {
 })
 
 test('flipping any one bit of an archive never gives other contents silently', async () => {
-  const wanted = new Map(await Promise.all((await good.list()).map(async (path) => [path, await good.read(path)] as const)))
+  const wanted = new Map(
+    await Promise.all((await good.list()).map(async (path) => [path, await good.read(path)] as const)),
+  )
   for (let at = 0; at < zip.length; at += 37) {
     const bytes = zip.slice()
     bytes[at] ^= 1 << (at % 8)
