@@ -13,7 +13,9 @@ export interface OpenBundle extends AsyncDisposable {
 export async function openBundle(path: string): Promise<OpenBundle> {
   if (!exists(path)) throw new BundleError(`Cannot open ${path}: there is no such bundle`)
   if (statSync(path).isDirectory()) return { files: new FolderFiles(path), [Symbol.asyncDispose]: async () => {} }
-  const source = await FileSource.open(path)
+  const source = await FileSource.open(path).catch((error: Error) => {
+    throw new BundleError(error.message)
+  })
   try {
     return { files: await ZipFiles.open(source), [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() }
   } catch (error) {

@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { readPrivateKey } from '../bundle/keys.ts'
@@ -22,7 +23,8 @@ export function registerSign(program: Command): void {
 async function sign(folder: string, { key: file, json = false }: { key: string; json?: boolean }): Promise<void> {
   const output = makeOutput(json)
   const key = await readPrivateKey(await readFile(file, 'utf8'))
-  if (!exists(folder)) throw new BundleError(`Cannot sign ${folder}: there is no such folder`)
+  if (!exists(folder) || !statSync(folder).isDirectory())
+    throw new BundleError(`Cannot sign ${folder}: it is no folder. Sign the folder, then pack it as .zip.`)
   const files = new FolderFiles(folder)
   // An older signature may be one of another manifest: it is replaced.
   const unsigned = {

@@ -402,6 +402,14 @@ describe('a tampered bundle is refused with its reason', () => {
     expect(await verifyBundle(fresh(), { key: publicKey })).toMatchObject({ ok: true, signature: 'valid' })
     expect(await verifyBundle(fresh())).toMatchObject({ ok: true, signature: 'unchecked' })
   })
+  test('a manifest too large to read is not read', async () => {
+    const files = fresh()
+    files.size = async (path) => (path === 'manifest.json' ? 2 ** 40 : files.contents.get(path)!.length)
+    files.read = async () => {
+      throw new Error('it was read')
+    }
+    await refuse(files, 'manifest.json has 1099511627776 bytes')
+  })
   test('a stale signature is refused even where nobody has the key', async () => {
     const files = fresh()
     await edit((m) => Object.assign(m, { seed: 7 }))(files)
