@@ -37,7 +37,7 @@ export interface VerifyOptions {
 }
 
 /** Runs checks one by one and keeps what each found. */
-export class CheckList {
+class CheckList {
   readonly checks: Check[] = []
 
   /** Runs `work`. @returns whether it threw nothing. */

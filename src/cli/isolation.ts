@@ -67,6 +67,7 @@ export async function runIsolated(path: string, adapter?: string): Promise<Funct
     cwd: '/',
     env: { ...environment, ...outside },
     stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 600_000,
   })
   let [text, errors] = ['', '']
   child.stdout.on('data', (chunk: Buffer) => {

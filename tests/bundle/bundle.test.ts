@@ -7,6 +7,7 @@ import { manifestJsonSchema, storages } from '../../src/bundle/manifest.ts'
 import { packBundle } from '../../src/bundle/pack.ts'
 import { repack } from '../../src/bundle/repack.ts'
 import { unpackBackbone } from '../../src/bundle/storage.ts'
+import { codeTerms, configTerms } from '../../src/bundle/teacher-free.ts'
 import { assertVerified, openVerified, verifyBundle } from '../../src/bundle/verify.ts'
 import { BundleError } from '../../src/core/errors.ts'
 import { dequantizeNf4, quantizeNf4 } from '../../src/formats/nf4.ts'
@@ -163,6 +164,13 @@ test('the allow-list has room for a program and for nothing else', () => {
     ],
   ])
     expect(isAllowed(path), path).toBe(false)
+})
+
+test('a program that verifies bundles may lie in one: it holds the words only as what is looked for', async () => {
+  const code = `const a = ${configTerms}; const b = ${codeTerms}; export const ok = (m) => m.invariants.teacher_free`
+  await assertVerified(await tinyBundle({ extra: { 'src/verify.js': text(code) } }))
+  const worse = await tinyBundle({ extra: { 'src/verify.js': text(`${code}; import('./teacher.js')`) } })
+  await expect(assertVerified(worse)).rejects.toThrow('src/verify.js speaks of teacher')
 })
 
 test('the published JSON Schema is the schema', async () => {
