@@ -23,8 +23,9 @@ function networkless(): readonly string[] | undefined {
   const ways = [
     ['unshare', '-r', '-n', '--'],
     ['unshare', '-n', '--'],
+    ['bwrap', '--dev-bind', '/', '/', '--unshare-net', '--'],
   ]
-  return ways.find(([name, ...flags]) => spawnSync(name, [...flags, 'true']).status === 0)
+  return ways.find(([name, ...flags]) => spawnSync(name, [...flags, process.execPath, '--version']).status === 0)
 }
 
 /** Folders of the packages that running a bundle needs. */
@@ -85,7 +86,8 @@ export async function runIsolated(path: string, adapter?: string): Promise<Funct
     return { fault, answers: {}, notes: [] }
   }
   const notes: string[] = []
-  if (result.saw.network) notes.push('The run had a network: this system has no `unshare -n` that may be used.')
+  if (result.saw.network)
+    notes.push('The run had a network: this system has no `unshare -n` or `bwrap` that may be used.')
   if (result.saw.otherFiles) notes.push('The run could read other files: this Node has no permission model.')
   return { fault: result.fault ?? '', answers: result.answers, notes }
 }
