@@ -21,7 +21,7 @@ const { permission } = process as { permission?: { has(scope: string, path: stri
 
 async function run(path: string): Promise<IsolatedResult> {
   const saw = {
-    network: Object.values(networkInterfaces()).flat().length > 0,
+    network: Object.values(networkInterfaces()).some((addresses) => addresses?.some(({ internal }) => !internal)),
     otherFiles: permission?.has('fs.read', process.env.NEXUS_OUTSIDE ?? '/') ?? true,
   }
   const answers: Record<string, string> = {}
