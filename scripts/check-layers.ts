@@ -23,6 +23,8 @@ const allowed: Record<string, readonly string[]> = {
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
   cli: ['core', 'host', 'runtime', 'kernels', 'bundle', 'inference', 'distill', 'demo'],
 }
+/** Rooms that a browser runs: they name no module of Node. */
+const browserRooms = ['core', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference']
 const mostLines = 400
 const webgpuCalls =
   /\bnavigator\.gpu\b|\.requestDevice\(|\.create(Buffer|ComputePipeline|ComputePipelineAsync|ShaderModule|BindGroup|Sampler|Texture|QuerySet)\(/
@@ -44,6 +46,8 @@ for (const file of files) {
   if (/(^|\/)(utils?|helpers?)\.ts$/.test(file)) faults.push(`${file}: name it by what it does`)
   if (room && webgpuCalls.test(text) && !webgpuRooms.includes(room))
     faults.push(`${file} calls WebGPU; only ${webgpuRooms.join(' and ')} may`)
+  if (room && browserRooms.includes(room) && /(?:from|import\() ?'node:/.test(text))
+    faults.push(`${file} imports from Node; ${room} runs in browsers`)
   const targets: string[] = []
   for (const [, path] of text.matchAll(/(?:from|import\()\s*'(\.[^']+)'/g)) {
     const target = relative(source, join(source, dirname(file), path))

@@ -1,7 +1,9 @@
 // The public surface of Nexus.
 export { Adapter } from './adapters/adapter.ts'
 export { PrototypeRouter } from './adapters/router.ts'
+export { readPublicKey } from './bundle/keys.ts'
 export { type VerifyReport, verifyBundle } from './bundle/verify.ts'
+export { ZipFiles } from './bundle/zip.ts'
 export * from './core/errors.ts'
 export { Random } from './core/random.ts'
 export { quantizeInt8 } from './formats/int8.ts'

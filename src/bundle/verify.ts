@@ -1,8 +1,13 @@
+import { z } from 'zod'
 import { BundleError, messageOf } from '../core/errors.ts'
-import { checkWeights, type DecoderConfig, linearShapes, parseModelConfig } from '../formats/model-config.ts'
-import { parseSafetensors } from '../formats/safetensors.ts'
-import { canonicalJson, type Files, sha256 } from './files.ts'
-import { isAllowed, type Manifest, parseManifest, requiredPaths } from './manifest.ts'
+import { checkNames, type Files, sha256 } from './files.ts'
+import type { Key } from './keys.ts'
+import { isAllowed, manifestPath, requiredPaths, signaturePath } from './layout.ts'
+import { bundleIdOf, type Manifest, parseManifest } from './manifest.ts'
+import { checkSizes } from './pack.ts'
+import { checkSignature } from './signature.ts'
+import { checkTeacherFree } from './teacher-free.ts'
+import { checkContents } from './weights.ts'
 
 /** One thing that was looked at. */
 export interface Check {
@@ -16,50 +21,129 @@ export interface Check {
 export interface VerifyReport {
   readonly ok: boolean
   readonly bundleId: string
+  /** `unchecked` when there is a signature but no key was given to check it with. */
+  readonly signature: 'none' | 'unchecked' | 'valid' | 'invalid'
   readonly checks: readonly Check[]
+  /** What a reader should know that is no fault. */
+  readonly notes: readonly string[]
+  /** What the bundle says of itself, where that can be read. */
+  readonly manifest?: Manifest
 }
 
-/**
- * Looks a bundle over: the list of files, their hashes, what the weights hold, and that nothing of a teacher or of
- * training is in it. It reads bytes only: no weight reaches a GPU.
- */
-export async function verifyBundle(files: Files): Promise<VerifyReport> {
-  const checks: Check[] = []
-  const check = async (name: string, work: () => Promise<void> | void) => {
+/** What a bundle is verified with. */
+export interface VerifyOptions {
+  /** The public key that must have signed it; without one a bundle need not be signed. */
+  readonly key?: Key
+}
+
+/** Runs checks one by one and keeps what each found. */
+class CheckList {
+  readonly checks: Check[] = []
+
+  /** Runs `work`. @returns whether it threw nothing. */
+  async run(name: string, work: () => Promise<void> | void): Promise<boolean> {
     try {
       await work()
-      checks.push({ name, ok: true, reason: '' })
+      this.checks.push({ name, ok: true, reason: '' })
       return true
     } catch (error) {
-      checks.push({ name, ok: false, reason: messageOf(error) })
+      this.checks.push({ name, ok: false, reason: messageOf(error) })
       return false
     }
   }
-  let manifest: Manifest | undefined
-  await check('manifest', async () => {
-    manifest = parseManifest(await files.read('manifest.json'))
-  })
-  if (!manifest) return { ok: false, bundleId: '', checks }
-  const { files: listed } = manifest
-  const paths = (await files.list()).filter((path) => path !== 'manifest.json')
+}
 
-  await check('paths', () => checkPaths(paths, Object.keys(listed)))
-  const intact = await check('hashes', () => checkHashes(files, manifest!))
-  await check('adapters belong to the backbone', () => checkAdapters(manifest!))
+/**
+ * Looks a bundle over: the list of files, their sizes and hashes, the signature, what the weights hold, and that nothing
+ * of a teacher or of training is in it. It reads bytes only: no weight reaches a GPU.
+ */
+export async function verifyBundle(files: Files, { key }: VerifyOptions = {}): Promise<VerifyReport> {
+  const list = new CheckList()
+  let manifest: Manifest | undefined
+  await list.run('manifest', async () => {
+    manifest = parseManifest(await readSmall(files, manifestPath))
+  })
+  if (!manifest) return { ok: false, bundleId: '', signature: 'none', checks: list.checks, notes: [] }
+  const known = manifest
+  const all = await files.list()
+  const paths = all.filter((path) => path !== manifestPath && path !== signaturePath)
+  const named = await list.run('names', () => checkNames(all))
+  const complete = await list.run('allow-list', () => checkPaths(paths, Object.keys(known.files)))
+  // Sizes come before contents: nothing larger than the manifest allows is ever read.
+  const sized = complete && (await list.run('sizes', () => checkAllSizes(files, known)))
+  const signed = all.includes(signaturePath)
+  const signature = await list.run('signature', async () => {
+    if (signed) await checkSignature(await readSmall(files, signaturePath), known, key)
+    else if (key) throw new BundleError(`the bundle is not signed: ${signaturePath} is missing`)
+  })
+  const intact = sized && (await list.run('hashes', () => checkHashes(files, known)))
+  await list.run('adapters belong to the backbone', () => checkAdapters(known))
   // What a file means is only asked once it is the file that was packed.
-  if (intact) {
-    await check('weights', () => checkContents(files, manifest!))
-    await check('teacher-free', () => checkTeacherFree(files, paths))
+  if (named && intact) {
+    await list.run('report', () => checkReport(files, known))
+    await list.run('weights', () => checkContents(files, known))
+    await list.run('teacher-free', () => checkTeacherFree(files, paths))
   }
-  return { ok: checks.every(({ ok }) => ok), bundleId: manifest.bundle_id, checks }
+  return {
+    ok: list.checks.every(({ ok }) => ok),
+    bundleId: known.bundle_id,
+    signature: !signature ? 'invalid' : !signed ? 'none' : key ? 'valid' : 'unchecked',
+    checks: list.checks,
+    notes: notesOn(known, signed, key),
+    manifest: known,
+  }
 }
 
 /** @throws BundleError with the first reason, unless the bundle is as it was packed. */
-export async function assertVerified(files: Files): Promise<VerifyReport> {
-  const report = await verifyBundle(files)
+export async function assertVerified(files: Files, options?: VerifyOptions): Promise<VerifyReport> {
+  const report = await verifyBundle(files, options)
   const failed = report.checks.find(({ ok }) => !ok)
   if (failed) throw new BundleError(`The bundle is not as it was packed: ${failed.reason}`)
   return report
+}
+
+/**
+ * A verified bundle's manifest and files. Each file is checked again as it is read, so that what is used is what was
+ * verified, even where someone writes into the folder meanwhile.
+ * @throws BundleError with the first reason, unless the bundle is as it was packed.
+ */
+export async function openVerified(
+  files: Files,
+  options?: VerifyOptions,
+): Promise<{ manifest: Manifest; files: Files }> {
+  const manifest = (await assertVerified(files, options)).manifest!
+  const read = async (path: string) => {
+    const bytes = await files.read(path)
+    if ((await sha256(bytes)) !== manifest.files[path]?.sha256)
+      throw new BundleError(`${path} was altered after it was verified`)
+    return bytes
+  }
+  return {
+    manifest,
+    files: { read, list: async () => Object.keys(manifest.files), size: async (path) => manifest.files[path].size },
+  }
+}
+
+function notesOn({ model_metadata: { storage }, capabilities }: Manifest, signed: boolean, key?: Key): string[] {
+  const notes: string[] = []
+  if (!signed) notes.push('The bundle is not signed: it is whole, but anyone may have made it.')
+  else if (!key) notes.push('The bundle is signed; give the public key with --key to know by whom.')
+  for (const [name, { measured_storage, verdict, restricted }] of Object.entries(capabilities)) {
+    if (measured_storage !== storage)
+      notes.push(`${name} was measured with the backbone in ${measured_storage}; the bundle holds it in ${storage}.`)
+    if (verdict !== 'pass') notes.push(`${name}: the verdict of the gate was ${verdict}.`)
+    if (restricted) notes.push(`${name} is restricted: it is loaded only by a caller who asks for it.`)
+  }
+  return notes
+}
+
+/** Most bytes of the two files whose sizes no manifest tells. */
+const mostSmall = 2 ** 24
+
+async function readSmall(files: Files, path: string): Promise<Uint8Array<ArrayBuffer>> {
+  const size = await files.size(path)
+  if (size > mostSmall) throw new BundleError(`${path} has ${size} bytes, more than ${mostSmall}`)
+  return files.read(path)
 }
 
 function checkPaths(paths: readonly string[], listed: readonly string[]): void {
@@ -68,23 +152,24 @@ function checkPaths(paths: readonly string[], listed: readonly string[]): void {
   for (const path of paths) if (!listed.includes(path)) throw new BundleError(`${path} is not in the manifest`)
   for (const path of [...listed, ...requiredPaths])
     if (!paths.includes(path)) throw new BundleError(`${path} is missing`)
-  const folded = new Map<string, string>()
-  for (const path of paths) {
-    const key = path.normalize('NFKC').toLowerCase()
-    const twin = folded.get(key)
-    if (twin !== undefined) throw new BundleError(`${path} and ${twin} are the same name on some systems`)
-    folded.set(key, path)
+}
+
+async function checkAllSizes(files: Files, manifest: Manifest): Promise<void> {
+  checkSizes(manifest)
+  for (const [path, { size }] of Object.entries(manifest.files)) {
+    const found = await files.size(path)
+    if (found !== size) throw new BundleError(`${path} has ${found} bytes, the manifest says ${size}`)
   }
 }
 
 async function checkHashes(files: Files, manifest: Manifest): Promise<void> {
-  for (const [path, { sha256: want, bytes: size }] of Object.entries(manifest.files)) {
+  for (const [path, { sha256: want, size }] of Object.entries(manifest.files)) {
     const bytes = await files.read(path)
-    if (bytes.length !== size) throw new BundleError(`${path} has ${bytes.length} bytes, the manifest says ${size}`)
-    if ((await sha256(bytes)) !== want) throw new BundleError(`${path} was altered: its sha256 is not the manifest's`)
+    if (bytes.length !== size || (await sha256(bytes)) !== want)
+      throw new BundleError(`${path} was altered: its sha256 is not the manifest's`)
   }
-  const id = await sha256(new TextEncoder().encode(canonicalJson(manifest.files)))
-  if (id !== manifest.bundle_id) throw new BundleError('the manifest was altered: its id is not that of its files')
+  if ((await bundleIdOf(manifest)) !== manifest.bundle_id)
+    throw new BundleError('the manifest was altered: its id is not that of what it says')
 }
 
 function checkAdapters({ capabilities, files }: Manifest): void {
@@ -101,64 +186,28 @@ function checkAdapters({ capabilities, files }: Manifest): void {
   }
 }
 
-async function checkContents(files: Files, manifest: Manifest): Promise<void> {
-  const json = async (path: string) => JSON.parse(new TextDecoder().decode(await files.read(path))) as unknown
-  const config = parseModelConfig(await json('backbone/config.json'))
-  const { tensors } = parseSafetensors(await files.read('backbone/backbone.safetensors'))
-  checkWeights(config, tensors)
-  let count = 0
-  for (const { shape } of tensors.values()) count += shape.reduce((size, dimension) => size * dimension, 1)
-  if (count !== manifest.model_metadata.backbone_parameters)
-    throw new BundleError(
-      `the backbone has ${count} parameters, the manifest says ${manifest.model_metadata.backbone_parameters}`,
-    )
-  for (const [name, { adapter, parameters }] of Object.entries(manifest.capabilities))
-    checkAdapterTensors(name, config, parseSafetensors(await files.read(adapter)).tensors, parameters)
-  const router = parseSafetensors(await files.read('router/router.safetensors')).tensors
-  const [rows, width] = router.get('prototypes')?.shape ?? []
-  if (router.size !== 1 || rows !== Object.keys(manifest.capabilities).length || width !== config.width)
-    throw new BundleError('the router must hold one prototype for each capability and nothing else')
-}
+const measured = z.object({
+  capabilities: z.record(
+    z.string(),
+    z.object({ student: z.number(), ratio: z.number(), lower: z.number(), n: z.number(), verdict: z.string() }),
+  ),
+})
 
-function checkAdapterTensors(
-  name: string,
-  config: DecoderConfig,
-  tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>,
-  parameters: number,
-): void {
-  const shapes = linearShapes(config) as Readonly<Record<string, readonly [number, number] | undefined>>
-  let count = 0
-  for (const [key, { shape }] of tensors) {
-    const match = /^base_model\.model\.model\.layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight$/.exec(key)
-    const linear = match && shapes[match[2]]
-    const fits =
-      linear &&
-      Number(match[1]) < config.layers &&
-      shape.length === 2 &&
-      (match[3] === 'A' ? shape[1] === linear[1] : shape[0] === linear[0])
-    if (!fits) throw new BundleError(`adapters/${name}.safetensors holds ${key}, which is no part of an adapter`)
-    count += shape[0] * shape[1]
-  }
-  if (count !== parameters)
-    throw new BundleError(`adapters/${name}.safetensors has ${count} parameters, the manifest says ${parameters}`)
-}
-
-const forbidden = /teacher|optimi[sz]er|gradient|checkpoint|adamw|distil|training_args|capture|anchor/i
-
-/** Names of a teacher or of training in anything that the runtime reads. The report and the README may tell of them. */
-async function checkTeacherFree(files: Files, paths: readonly string[]): Promise<void> {
-  for (const path of paths) {
-    const name = forbidden.exec(path)
-    if (name) throw new BundleError(`the path ${path} speaks of ${name[0]}`)
-    const text = /\.json$/.test(path) && path !== 'verify_report.json' && path !== 'tokenizer/tokenizer.json'
-    if (text) {
-      const found = forbidden.exec(new TextDecoder().decode(await files.read(path)))
-      if (found) throw new BundleError(`${path} speaks of ${found[0]}`)
-    }
-    if (path.endsWith('.safetensors')) {
-      const { metadata } = parseSafetensors(await files.read(path))
-      const found = forbidden.exec(JSON.stringify(metadata))
-      if (found) throw new BundleError(`the metadata of ${path} speaks of ${found[0]}`)
-    }
+/** What the manifest claims of the capabilities is what the gate's report says. */
+async function checkReport(files: Files, manifest: Manifest): Promise<void> {
+  const result = measured.safeParse(JSON.parse(new TextDecoder().decode(await files.read('verify_report.json'))))
+  if (!result.success) throw new BundleError('verify_report.json is no report of a gate')
+  const names = Object.keys(manifest.capabilities)
+  for (const name of Object.keys(result.data.capabilities))
+    if (!names.includes(name)) throw new BundleError(`verify_report.json speaks of ${name}, which the manifest lacks`)
+  for (const [name, { score, retention, lower_bound, n, verdict }] of Object.entries(manifest.capabilities)) {
+    const said = result.data.capabilities[name]
+    const same =
+      said?.student === score &&
+      said.ratio === retention &&
+      said.lower === lower_bound &&
+      said.n === n &&
+      said.verdict === verdict
+    if (!same) throw new BundleError(`verify_report.json and the manifest say different things of ${name}`)
   }
 }

@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import { type BundleStorage, storages } from '../bundle/manifest.ts'
 import { verifyBundle } from '../bundle/verify.ts'
 import { GpuError, ResourceError } from '../core/errors.ts'
 import type { Progress } from '../core/progress.ts'
@@ -27,6 +28,7 @@ export interface DemoOptions {
   readonly quick?: boolean
   readonly seed: number
   readonly steps?: number
+  readonly storage?: BundleStorage
   readonly adapter?: string
   readonly json?: boolean
   readonly contracts: string
@@ -63,6 +65,7 @@ export function demoFlags(command: Command): Command {
     .option('--quick', 'a minute’s look at all stages; its student is not trained enough to pass')
     .option('--seed <n>', 'seed of everything random', number, 42)
     .option('--steps <n>', 'steps of joint training', number)
+    .addOption(new Option('--storage <type>', 'how the backbone is packed and gated').choices(storages))
     .option('--adapter <name>', 'GPU to use: auto, software, or a part of its name')
     .option('--json', 'one JSON object a line')
 }
@@ -73,7 +76,11 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   const signal = interruptSignal(output.say)
   if (options.fresh) await removeFolder(options.folder)
   const base = options.quick ? quickSettings : demoSettings
-  const settings = { ...base, distil: { ...base.distil, jointSteps: options.steps ?? base.distil.jointSteps } }
+  const settings = {
+    ...base,
+    distil: { ...base.distil, jointSteps: options.steps ?? base.distil.jointSteps },
+    student: { ...base.student, ...(options.storage ? { storage: options.storage } : {}) },
+  }
   const started = performance.now()
   const { version } = (await readJson(join(root, 'package.json'))) as { version: string }
   using gpu = await openGpu(output, options.adapter)

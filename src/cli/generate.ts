@@ -1,14 +1,17 @@
+import { readFile } from 'node:fs/promises'
 import { type Command, InvalidArgumentError } from 'commander'
-import { BundleError } from '../core/errors.ts'
-import { exists, FolderFiles } from '../host/files.ts'
+import { readPublicKey } from '../bundle/keys.ts'
 import { interruptSignal } from '../host/interrupt.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
+import { openBundle } from './open-bundle.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput } from './output.ts'
 
 interface Options {
   readonly prompt: string
   readonly capability?: string
+  readonly key?: string
+  readonly restricted?: boolean
   readonly maxTokens: number
   readonly temperature: number
   readonly seed: number
@@ -21,9 +24,11 @@ export function registerGenerate(program: Command): void {
   program
     .command('generate')
     .description('continues a prompt with a bundle')
-    .argument('<bundle>', 'folder of the bundle')
+    .argument('<bundle>', 'folder or .zip of the bundle')
     .requiredOption('--prompt <text>', 'text to continue')
     .option('--capability <name>', 'adapter to use; the router chooses unless told')
+    .option('--key <file>', 'public key that must have signed the bundle')
+    .option('--restricted', 'loads the adapters that the bundle marks as restricted too')
     .option('--max-tokens <n>', 'most tokens to make', number, 64)
     .option('--temperature <t>', '0 takes the likeliest token', number, 0)
     .option('--seed <n>', 'seed of the draws', number, 42)
@@ -40,12 +45,13 @@ export function number(text: string): number {
   return value
 }
 
-async function generate(folder: string, options: Options): Promise<void> {
+async function generate(path: string, options: Options): Promise<void> {
   const output = makeOutput(options.json ?? false)
-  if (!exists(folder)) throw new BundleError(`Cannot open ${folder}: there is no such folder`)
+  const key = options.key === undefined ? undefined : await readPublicKey(await readFile(options.key, 'utf8'))
+  await using bundle = await openBundle(path)
   const signal = interruptSignal(output.say)
   using gpu = await openGpu(output, options.adapter)
-  using model = await NexusModel.load(gpu, new FolderFiles(folder))
+  using model = await NexusModel.load(gpu, bundle.files, { key, enableRestricted: options.restricted })
   const { prompt, capability, maxTokens, temperature, seed } = options
   const answer = await model.generate({ prompt, capability, maxTokens, temperature, seed, signal })
   output.print(answer.text)

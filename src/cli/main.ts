@@ -4,7 +4,10 @@ import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
 import { registerDemo } from './demo.ts'
 import { registerDoctor } from './doctor.ts'
 import { registerGenerate } from './generate.ts'
+import { registerKeys } from './keys.ts'
 import { registerNiwt } from './niwt.ts'
+import { registerPack } from './pack.ts'
+import { registerSign } from './sign.ts'
 import { registerTune } from './tune.ts'
 import { registerVerify } from './verify.ts'
 
@@ -18,8 +21,8 @@ const program = new Command('nexus')
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
 
-for (const register of [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerTune, registerVerify])
-  register(program)
+const commands = [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerTune]
+for (const register of [...commands, registerPack, registerKeys, registerSign, registerVerify]) register(program)
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {
   for (const sub of command.commands) {

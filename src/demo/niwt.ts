@@ -12,6 +12,7 @@ import { type NiwtRun, type NiwtSettings, paths, runStages, type Stage, type Sta
 import { datasetHash, lockScope, parseContracts } from '../distill/scope.ts'
 import { synthesizeStage } from '../distill/synthesize.ts'
 import { loadTokenizer } from '../formats/tokenizer.ts'
+import { buildTime } from '../host/build-time.ts'
 import { exists, readBytes, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { tinyCapabilities } from './capabilities.ts'
@@ -112,10 +113,10 @@ export async function runNiwt(request: NiwtRequest): Promise<StageRecord[]> {
     },
     {
       name: '6-pack',
-      work: () =>
+      work: async () =>
         packStage(run, {
           toolVersion: request.toolVersion,
-          timestamp: new Date().toISOString(),
+          timestamp: await buildTime(where.report),
           tokenizer: tokenizerJson,
           licence: request.licence,
         }),

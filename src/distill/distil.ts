@@ -157,7 +157,7 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
   backboneOptimiser.setTraining(false)
   const recovered = await recover(run, bench)
   const { prototypes, accuracy } = await fitRouter(run, bench)
-  await student.write(where)
+  await student.write(where, run.settings.student.storage)
   const names = new Map([['prototypes', prototypes]])
   await writeFileAtomic(
     `${where.student}/router.safetensors`,

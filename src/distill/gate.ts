@@ -53,7 +53,7 @@ export async function gateStage(run: NiwtRun): Promise<GateReport> {
   const baseline = (await readJson(where.baseline)) as Baseline
   const { architecture } = await readArchitecture(where.architecture)
   const distilled = ((await readJson(where.stage('4-distil'))) as StageRecord).result as DistilResult
-  using student = await Student.read(run.gpu, where)
+  using student = await Student.read(run.gpu, where, run.settings.student.storage)
   const capabilities: Record<string, GateReport['capabilities'][string]> = {}
   for (const { capability: name, metric, retainFraction } of run.contracts) {
     const capability = run.capabilities.find((item) => item.name === name)!

@@ -2,6 +2,7 @@ import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sha256 } from '../bundle/files.ts'
 import { packBundle } from '../bundle/pack.ts'
+import { writeRuntimeConfig } from '../bundle/runtime-config.ts'
 import { assertVerified } from '../bundle/verify.ts'
 import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
 import { exists, FolderFiles, readBytes, readJson, removeFolder } from '../host/files.ts'
@@ -12,12 +13,17 @@ import { readArchitecture } from './synthesize.ts'
 /** What stage 6 needs beside the student. */
 export interface PackFacts {
   readonly toolVersion: string
-  /** ISO 8601; the same timestamp gives the same bytes. */
+  /** ISO 8601, see `buildTime`; the same timestamp gives the same bytes. */
   readonly timestamp: string
   readonly tokenizer: object
   /** Text of the licence of the packed weights. */
   readonly licence: string
+  /** Capabilities that answer only a caller who asks for restricted ones; none unless told. */
+  readonly restricted?: readonly string[]
 }
+
+/** Version of an adapter that a run has just made. */
+const firstVersion = '1.0.0'
 
 /**
  * Stage 6: the bundle, built in a clean folder from what a bundle may hold and nothing else, verified, then moved into
@@ -34,11 +40,15 @@ export async function packStage(run: NiwtRun, facts: PackFacts): Promise<{ bytes
   const backbone = await student('backbone.safetensors')
   const base = await sha256(backbone)
   const names = run.capabilities.map(({ name }) => name)
+  const { storage = 'f16' } = run.settings.student
   const parts = new Map<string, Uint8Array<ArrayBuffer>>([
     ['backbone/backbone.safetensors', backbone],
     ['backbone/config.json', json(architecture.backbone)],
     ['tokenizer/tokenizer.json', json(facts.tokenizer)],
-    ['config/runtime.json', json({ router: { kind: 'prototypes', capabilities: names } })],
+    [
+      'config/runtime.yaml',
+      writeRuntimeConfig({ backbone: { storage }, router: { kind: 'prototypes', capabilities: names } }),
+    ],
     ['verify_report.json', json(report)],
     ['README.md', text(readme(run, report))],
     ['LICENSE', text(facts.licence)],
@@ -53,32 +63,40 @@ export async function packStage(run: NiwtRun, facts: PackFacts): Promise<{ bytes
   const scratch = `${where.bundle}.${process.pid}.part`
   await removeFolder(scratch)
   const files = new FolderFiles(scratch)
+  const adapterParameters = names.reduce((sum, name) => sum + architecture.adapters[name].parameters, 0)
   const manifest = await packBundle(files, parts, {
+    size_limits: sizeLimits(architecture.backboneParameters, adapterParameters),
     build_timestamp: facts.timestamp,
     tool_version: facts.toolVersion,
     seed: run.seed,
     model_metadata: {
       architecture: 'llama',
+      storage,
       backbone_parameters: architecture.backboneParameters,
       backbone_ratio: architecture.backboneRatio,
     },
     capabilities: Object.fromEntries(
-      run.capabilities.map(({ name, metric }) => {
+      run.capabilities.map(({ name, metric, example }) => {
         const { student: score, ratio, lower, n, verdict } = report.capabilities[name]
         const { parameters } = architecture.adapters[name]
-        const measured = { metric, score, retention: ratio, lower_bound: lower, n, verdict }
-        return [
-          name,
-          { adapter: `adapters/${name}.safetensors`, base_sha256: base, parameters, restricted: false, ...measured },
-        ]
+        const measured = { metric, score, retention: ratio, lower_bound: lower, n, verdict, measured_storage: storage }
+        const adapter = { adapter: `adapters/${name}.safetensors`, adapter_version: firstVersion, base_sha256: base }
+        const restricted = facts.restricted?.includes(name) ?? false
+        return [name, { ...adapter, parameters, restricted, example: example.prompt, ...measured }]
       }),
     ),
   })
   await assertVerified(files)
   if (exists(where.bundle)) await removeFolder(where.bundle)
   await rename(scratch, where.bundle)
-  const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0)
+  const bytes = Object.values(manifest.files).reduce((sum, file) => sum + file.size, 0)
   return { bytes, bundleId: manifest.bundle_id }
+}
+
+/** Most bytes by the counts of parameters, so that a larger network cannot hide: f16, and a MiB for headers and scales. */
+function sizeLimits(backbone: number, adapters: number) {
+  const [weights, other] = [2 * Math.max(backbone, adapters) + 2 ** 20, 2 ** 26]
+  return { weights, other, total: 2 * (backbone + adapters) + 2 ** 20 + other }
 }
 
 function readme(run: NiwtRun, report: GateReport): string {

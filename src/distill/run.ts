@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import type { BundleStorage } from '../bundle/manifest.ts'
 import { InterruptedError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import { exists, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
@@ -31,6 +32,8 @@ export interface NiwtSettings {
     readonly layers: number
     /** Most parameters of one adapter, as a share of the teacher's. */
     readonly adapterBudget: number
+    /** How the backbone's linear layers are packed, and so gated; f16 unless told. */
+    readonly storage?: BundleStorage
   }
   readonly distil: {
     /** Steps of adapters alone, at the start. */

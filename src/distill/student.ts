@@ -1,5 +1,7 @@
 import { join } from 'node:path'
 import { Adapter } from '../adapters/adapter.ts'
+import type { BundleStorage } from '../bundle/manifest.ts'
+import { packBackbone, unpackBackbone } from '../bundle/storage.ts'
 import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import { readBytes, writeFileAtomic } from '../host/files.ts'
@@ -18,22 +20,23 @@ export class Student implements Disposable {
     this.adapters = adapters
   }
 
-  /** Reads the student that stage 4 wrote, in the precision that is packed. */
-  static async read(gpu: Gpu, where: ReturnType<typeof paths>): Promise<Student> {
+  /** Reads the student that stage 4 wrote, as it will be packed. */
+  static async read(gpu: Gpu, where: ReturnType<typeof paths>, storage: BundleStorage = 'f16'): Promise<Student> {
     const { architecture, config } = await readArchitecture(where.architecture)
     const read = async (name: string) => parseSafetensors(await readBytes(join(where.student, name))).tensors
-    const backbone = Decoder.load(gpu, config, await read('backbone.safetensors'))
+    const tensors = unpackBackbone(await read('backbone.safetensors'))
+    const backbone = Decoder.load(gpu, config, tensors, storage === 'nf4' ? 'nf4' : 'f32')
     const adapters = new Map<string, Adapter>()
     for (const name of Object.keys(architecture.adapters))
       adapters.set(name, Adapter.load(gpu, name, config, await read(`adapters/${name}.safetensors`)))
     return new Student(backbone, adapters)
   }
 
-  /** Writes backbone and adapters in f16. */
-  async write(where: ReturnType<typeof paths>): Promise<void> {
+  /** Writes the backbone as it will be packed, and the adapters in f16. */
+  async write(where: ReturnType<typeof paths>, storage: BundleStorage = 'f16'): Promise<void> {
     const write = (name: string, tensors: ReadonlyMap<string, CpuTensor>) =>
       writeFileAtomic(join(where.student, name), writeSafetensors(tensors, { format: 'pt' }))
-    await write('backbone.safetensors', await this.backbone.toTensors('F16'))
+    await write('backbone.safetensors', packBackbone(await this.backbone.toTensors('F32'), storage))
     for (const [name, adapter] of this.adapters)
       await write(`adapters/${name}.safetensors`, await adapter.toTensors('F16'))
   }

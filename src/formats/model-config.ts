@@ -1,7 +1,6 @@
 import { type Shape, sameShape, showShape } from '../core/shape.ts'
 import { parseHuggingFaceConfig } from './hugging-face-config.ts'
 import { type DecoderConfig, extraFeatures } from './model-family.ts'
-import type { CpuTensor } from './tensor.ts'
 
 export type { DecoderConfig } from './model-family.ts'
 
@@ -93,7 +92,7 @@ export function parameterCount(config: DecoderConfig): number {
  * Checks that a file's tensors are those of `config`.
  * @throws SyntaxError naming the first that is missing, unknown or of another shape.
  */
-export function checkWeights(config: DecoderConfig, tensors: ReadonlyMap<string, CpuTensor>): void {
+export function checkWeights(config: DecoderConfig, tensors: ReadonlyMap<string, { readonly shape: Shape }>): void {
   const expected = expectedTensors(config)
   for (const [name, shape] of expected) {
     const tensor = tensors.get(name)

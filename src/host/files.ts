@@ -104,12 +104,19 @@ export class FolderFiles {
       .sort()
   }
 
+  /** Bytes of a regular file, without reading it. @throws SyntaxError as {@link read} does. */
+  async size(path: string): Promise<number> {
+    const found = await lstat(this.#inside(path)).catch((error: Error) => {
+      throw new SyntaxError(`Cannot read ${path}: ${error.message}`)
+    })
+    if (!found.isFile()) throw new SyntaxError(`Cannot read ${path}: it is not a regular file`)
+    return found.size
+  }
+
   /** Bytes of a regular file. @throws SyntaxError for a link, a path outside the folder, or when it cannot be read. */
   async read(path: string): Promise<Uint8Array<ArrayBuffer>> {
-    const full = this.#inside(path)
-    const found = await lstat(full).catch(() => undefined)
-    if (found && !found.isFile()) throw new SyntaxError(`Cannot read ${path}: it is not a regular file`)
-    return readBytes(full)
+    await this.size(path)
+    return readBytes(this.#inside(path))
   }
 
   /** Writes a file whole or not at all. @throws SyntaxError for a path outside the folder. */

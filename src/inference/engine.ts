@@ -22,7 +22,7 @@ export interface EngineOptions {
   readonly tokens?: number
   /** Most tokens of one sequence; the model's context, or 4,096 if that is less, unless told. */
   readonly contextLength?: number
-  /** Of the cache; f16 where the adapter has it unless told. */
+  /** Of the cache; that of the model's activations unless told. f16 halves its memory. */
   readonly cacheType?: FloatType
   /** Tokens of a page; 64 unless told. */
   readonly pageSize?: number
@@ -88,7 +88,7 @@ export class Engine implements Disposable {
     const { pageSize = 64, prefillTokens = 128 } = options
     this.model = model
     this.contextLength = Math.min(options.contextLength ?? 4096, config.contextLength)
-    this.#cacheType = options.cacheType ?? (gpu.capabilities.f16 ? 'f16' : model.dtype)
+    this.#cacheType = options.cacheType ?? model.dtype
     this.#prefillTokens = prefillTokens
     this.#tablePages = Math.ceil(this.contextLength / pageSize)
     const pages = Math.max(this.#tablePages, Math.ceil((options.tokens ?? 0) / pageSize))

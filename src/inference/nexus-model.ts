@@ -1,12 +1,15 @@
 import { Adapter } from '../adapters/adapter.ts'
 import { PrototypeRouter, pool } from '../adapters/router.ts'
 import type { Files } from '../bundle/files.ts'
-import { type Manifest, parseManifest } from '../bundle/manifest.ts'
-import { assertVerified } from '../bundle/verify.ts'
+import type { Manifest } from '../bundle/manifest.ts'
+import { parseRuntimeConfig } from '../bundle/runtime-config.ts'
+import { unpackBackbone } from '../bundle/storage.ts'
+import { openVerified, type VerifyOptions } from '../bundle/verify.ts'
 import { parseModelConfig } from '../formats/model-config.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
 import { toFloat32 } from '../formats/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../formats/tokenizer.ts'
+import { embedding } from '../kernels/embedding.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { Engine } from './engine.ts'
@@ -19,7 +22,11 @@ export interface PromptOptions extends Omit<GenerateOptions, 'updates'> {
   readonly stop?: readonly string[]
   /** The adapter to use; the router chooses unless told. */
   readonly capability?: string
-  /** Allows adapters that the bundle marks as restricted. */
+}
+
+/** How a bundle is loaded. */
+export interface LoadOptions extends VerifyOptions {
+  /** Loads the adapters that the bundle marks as restricted too; otherwise nothing of them reaches the GPU. */
   readonly enableRestricted?: boolean
 }
 
@@ -45,14 +52,14 @@ export class NexusModel implements Disposable {
   readonly #decoder: Decoder
   readonly #engine: Engine
   readonly #adapters: ReadonlyMap<string, Adapter>
-  readonly #router: PrototypeRouter
+  readonly #router: PrototypeRouter | undefined
   readonly #tokenizer: Tokenizer
 
   private constructor(
     manifest: Manifest,
     decoder: Decoder,
     adapters: ReadonlyMap<string, Adapter>,
-    router: PrototypeRouter,
+    router: PrototypeRouter | undefined,
     tokenizer: Tokenizer,
   ) {
     this.manifest = manifest
@@ -67,24 +74,29 @@ export class NexusModel implements Disposable {
    * Verifies a bundle, then loads it.
    * @throws BundleError when the bundle is not as it was packed; then nothing reached the GPU.
    */
-  static async load(gpu: Gpu, files: Files): Promise<NexusModel> {
-    await assertVerified(files)
-    const manifest = parseManifest(await files.read('manifest.json'))
+  static async load(gpu: Gpu, source: Files, options: LoadOptions = {}): Promise<NexusModel> {
+    const { manifest, files } = await openVerified(source, options)
     const json = async (path: string) => JSON.parse(new TextDecoder().decode(await files.read(path))) as object
     const tensors = async (path: string) => parseSafetensors(await files.read(path)).tensors
     const config = parseModelConfig(await json('backbone/config.json'))
-    const decoder = Decoder.load(gpu, config, await tensors('backbone/backbone.safetensors'))
+    const backbone = unpackBackbone(await tensors('backbone/backbone.safetensors'))
+    const { storage } = manifest.model_metadata
+    const decoder = Decoder.load(gpu, config, backbone, storage === 'f16' ? 'f32' : storage)
     const adapters = new Map<string, Adapter>()
-    for (const [name, { adapter }] of Object.entries(manifest.capabilities))
-      adapters.set(name, Adapter.load(gpu, name, config, await tensors(adapter)))
-    const names = (await json('config/runtime.json')) as { router: { capabilities: string[] } }
+    for (const [name, { adapter, restricted }] of Object.entries(manifest.capabilities))
+      if (!restricted || options.enableRestricted)
+        adapters.set(name, Adapter.load(gpu, name, config, await tensors(adapter)))
     const prototypes = toFloat32((await tensors('router/router.safetensors')).get('prototypes')!)
-    const rows = names.router.capabilities.map((_, i) => prototypes.subarray(i * config.width, (i + 1) * config.width))
-    const router = new PrototypeRouter(names.router.capabilities, rows)
+    const { capabilities } = parseRuntimeConfig(await files.read('config/runtime.yaml')).router
+    // A restricted adapter is named by its caller or not used: the router does not know it.
+    const routed = capabilities
+      .map((name, i) => ({ name, row: prototypes.subarray(i * config.width, (i + 1) * config.width) }))
+      .filter(({ name }) => !manifest.capabilities[name].restricted)
+    const router = routed.length === 0 ? undefined : makeRouter(routed)
     return new NexusModel(manifest, decoder, adapters, router, loadTokenizer(await json('tokenizer/tokenizer.json')))
   }
 
-  /** Names of the capabilities, in the order of the manifest. */
+  /** Names of the capabilities that are loaded, in the order of the manifest. */
   get capabilities(): string[] {
     return [...this.#adapters.keys()]
   }
@@ -112,19 +124,39 @@ export class NexusModel implements Disposable {
     for await (const { text } of stream) yield text
   }
 
-  async #begin({ prompt, capability, enableRestricted = false, ...options }: PromptOptions) {
+  /**
+   * Logits of the token after a prompt, f32 (V): what {@link generate} chooses from.
+   * @throws RangeError as generate does.
+   */
+  async logits(options: Pick<PromptOptions, 'prompt' | 'capability'>): Promise<Float32Array> {
+    const { ids, adapter } = await this.#choose(options)
+    using step = this.#decoder.gpu.step({ label: 'logits' })
+    const hidden = this.#decoder.hidden(step, step.upload('u32', [1, ids.length], ids), { updates: adapter })
+    const rows = step.reshape(hidden, [ids.length, this.#decoder.config.width])
+    const last = embedding(step, rows, step.upload('u32', [1], [ids.length - 1]))
+    return await step.read(this.#decoder.head(step, last))
+  }
+
+  async #begin({ prompt, capability, ...options }: PromptOptions) {
+    const { ids, adapter, name, chosenBy } = await this.#choose({ prompt, capability })
+    const stream = generateText(this.#engine, this.#tokenizer, ids, { ...options, updates: adapter })
+    return { stream, capability: name, chosenBy }
+  }
+
+  async #choose({ prompt, capability }: Pick<PromptOptions, 'prompt' | 'capability'>) {
     const ids = [this.#decoder.config.eosId, ...this.#tokenizer.encode(prompt)]
     const chosenBy = capability === undefined ? ('router' as const) : ('caller' as const)
-    const name = capability ?? this.#router.choose(await pool(this.#decoder, ids)).capability
+    if (capability === undefined && !this.#router)
+      throw new RangeError('Cannot choose a capability: all of the bundle are restricted; name one')
+    const name = capability ?? this.#router!.choose(await pool(this.#decoder, ids)).capability
     const adapter = this.#adapters.get(name)
+    if (!adapter && this.manifest.capabilities[name]?.restricted)
+      throw new RangeError(`Cannot use capability ${name}: it is restricted; load the bundle with enableRestricted`)
     if (!adapter)
       throw new RangeError(
         `Cannot use capability ${JSON.stringify(name)}: the bundle has ${this.capabilities.join(', ')}`,
       )
-    if (this.manifest.capabilities[name].restricted && !(enableRestricted && capability !== undefined))
-      throw new RangeError(`Cannot use capability ${name}: it is restricted; name it and set enableRestricted`)
-    const stream = generateText(this.#engine, this.#tokenizer, ids, { ...options, updates: adapter })
-    return { stream, capability: name, chosenBy }
+    return { ids, adapter, name, chosenBy }
   }
 
   [Symbol.dispose](): void {
@@ -132,4 +164,11 @@ export class NexusModel implements Disposable {
     for (const adapter of this.#adapters.values()) adapter[Symbol.dispose]()
     this.#decoder[Symbol.dispose]()
   }
+}
+
+function makeRouter(routed: readonly { name: string; row: Float32Array }[]): PrototypeRouter {
+  return new PrototypeRouter(
+    routed.map(({ name }) => name),
+    routed.map(({ row }) => row),
+  )
 }
