@@ -21,7 +21,10 @@ const allowed: Record<string, readonly string[]> = {
   inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
   distill: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
-  cli: ['core', 'host', 'runtime', 'kernels', 'bundle', 'inference', 'distill', 'demo'],
+  cli: [
+    ...['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle', 'inference'],
+    ...['distill', 'demo'],
+  ],
 }
 /** Rooms that a browser runs: they name no module of Node. */
 const browserRooms = ['core', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference']

@@ -1,6 +1,7 @@
 import type { FloatType } from '../core/dtype.ts'
 import type { Random } from '../core/random.ts'
 import { type DecoderConfig, type LinearName, linearShapes } from '../formats/model-config.ts'
+import { foldScale, readPeft } from '../formats/peft.ts'
 import { type CpuTensor, cpuTensor, toFloat32 } from '../formats/tensor.ts'
 import type { LoraPair } from '../kernels/lora.ts'
 import type { LinearUpdates } from '../models/decoder.ts'
@@ -62,6 +63,29 @@ export class Adapter implements LinearUpdates, Disposable {
     for (const [key, tensor] of [...tensors].sort(([x], [y]) => (x < y ? -1 : 1)))
       parameters.set(key, scope.upload('f32', tensor.shape, toFloat32(tensor), key))
     return new Adapter(gpu, name, scope, parameters)
+  }
+
+  /**
+   * Puts an adapter that PEFT wrote on the GPU, its scales folded into B.
+   * @param settings the parsed adapter_config.json.
+   * @param tensors of adapter_model.safetensors.
+   * @throws SyntaxError when it is no LoRA of a decoder of `config`.
+   */
+  static fromPeft(
+    gpu: Gpu,
+    name: string,
+    config: DecoderConfig,
+    settings: unknown,
+    tensors: ReadonlyMap<string, CpuTensor>,
+  ): Adapter {
+    const folded = new Map<string, CpuTensor>()
+    for (const module of readPeft(settings, tensors)) {
+      const { a, b } = foldScale(module)
+      const path = `base_model.model.${module.module}`
+      folded.set(`${path}.lora_A.weight`, cpuTensor('F32', module.a.shape, a))
+      folded.set(`${path}.lora_B.weight`, cpuTensor('F32', module.b.shape, b))
+    }
+    return Adapter.load(gpu, name, config, folded)
   }
 
   /** Number of parameters. */

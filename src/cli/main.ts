@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
+import { registerChat } from './chat.ts'
 import { registerDemo } from './demo.ts'
 import { registerDoctor } from './doctor.ts'
 import { registerGenerate } from './generate.ts'
@@ -21,7 +22,7 @@ const program = new Command('nexus')
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
 
-const commands = [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerTune]
+const commands = [registerDoctor, registerDemo, registerNiwt, registerChat, registerGenerate, registerTune]
 for (const register of [...commands, registerPack, registerKeys, registerSign, registerVerify]) register(program)
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {

@@ -25,7 +25,7 @@ export class Student implements Disposable {
     const { architecture, config } = await readArchitecture(where.architecture)
     const read = async (name: string) => parseSafetensors(await readBytes(join(where.student, name))).tensors
     const tensors = unpackBackbone(await read('backbone.safetensors'))
-    const backbone = Decoder.load(gpu, config, tensors, storage === 'nf4' ? 'nf4' : 'f32')
+    const backbone = Decoder.load(gpu, config, tensors, storage === 'f16' ? 'f32' : storage)
     const adapters = new Map<string, Adapter>()
     for (const name of Object.keys(architecture.adapters))
       adapters.set(name, Adapter.load(gpu, name, config, await read(`adapters/${name}.safetensors`)))
