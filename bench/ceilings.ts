@@ -15,6 +15,8 @@ export interface Ceilings {
   readonly dispatchMicroseconds: number
   /** What recording one op costs the host: shapes, memory, bind group, parameters. Nothing is waited for. */
   readonly recordMicroseconds: number
+  /** What replaying one recorded op costs the host, the submit included. */
+  readonly replayMicroseconds: number
 }
 
 /** Copy bandwidth, multiply-add rates, and the cost of a dispatch and of recording an op. */
@@ -47,6 +49,7 @@ export async function measureCeilings(gpu: Gpu, time: Stopwatch): Promise<Ceilin
     f16GFLOPs: gpu.capabilities.f16 ? await rate('f16') : null,
     dispatchMicroseconds: chain.median * 1000,
     recordMicroseconds: (await timeRecording(gpu)).median * 1000,
+    replayMicroseconds: (await timeReplay(gpu)).median * 1000,
   }
 }
 
@@ -64,6 +67,23 @@ async function timeRecording(gpu: Gpu): Promise<Timing> {
       for (let i = 0; i < recorded; i++) add(step, x, z)
       if (sample >= 5) times.push((performance.now() - began) / recorded)
     }
+    await gpu.finish()
+  }
+  return timingOf(times)
+}
+
+/** The host's time for one replayed op. */
+async function timeReplay(gpu: Gpu): Promise<Timing> {
+  using scope = gpu.scope('replay')
+  const [x, z] = [scope.filled('f32', [64], 1), scope.filled('f32', [64], 1)]
+  using recording = gpu.record((step) => {
+    for (let i = 0; i < recorded; i++) add(step, x, z)
+  })
+  const times: number[] = []
+  for (let sample = 0; sample < 25; sample++) {
+    const began = performance.now()
+    recording.replay()
+    if (sample >= 5) times.push((performance.now() - began) / recorded)
     await gpu.finish()
   }
   return timingOf(times)

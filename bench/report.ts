@@ -35,6 +35,7 @@ const benchFile = z.object({
     f16GFLOPs: z.number().nullable(),
     dispatchMicroseconds: z.number(),
     recordMicroseconds: z.number(),
+    replayMicroseconds: z.number(),
     matrixUnits: z.array(
       z.object({
         componentType: z.string(),

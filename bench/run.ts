@@ -120,7 +120,8 @@ function ceilingsLine(most: BenchFile['ceilings']): string {
   return (
     `Ceilings: copy ${most.copyGBs.toFixed(1)} GB/s, f32 ${most.f32GFLOPs.toFixed(1)} GFLOP/s, ` +
     `f16 ${most.f16GFLOPs?.toFixed(1) ?? '-'} GFLOP/s${matrixUnits.join('')}; a dispatch in a chain ` +
-    `${most.dispatchMicroseconds.toFixed(1)} µs, recording an op ${most.recordMicroseconds.toFixed(1)} µs`
+    `${most.dispatchMicroseconds.toFixed(1)} µs, recording an op ${most.recordMicroseconds.toFixed(1)} µs, ` +
+    `replaying it ${most.replayMicroseconds.toFixed(1)} µs`
   )
 }
 

@@ -26,6 +26,7 @@ const ceilings = {
   f16GFLOPs: null,
   dispatchMicroseconds: 20,
   recordMicroseconds: 5,
+  replayMicroseconds: 2,
   matrixUnits: [],
 }
 
