@@ -21,7 +21,7 @@ const allowed: Record<string, readonly string[]> = {
   inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
   distill: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
-  cli: ['core', 'host', 'runtime', 'kernels', 'bundle', 'inference', 'distill', 'demo'],
+  cli: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'bundle', 'inference', 'distill', 'demo'],
 }
 const mostLines = 400
 const webgpuCalls =

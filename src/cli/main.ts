@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
+import { registerConvert } from './convert.ts'
 import { registerDemo } from './demo.ts'
 import { registerDoctor } from './doctor.ts'
 import { registerGenerate } from './generate.ts'
 import { registerNiwt } from './niwt.ts'
+import { registerCache, registerPull } from './pull.ts'
+import { registerShow } from './show.ts'
 import { registerTune } from './tune.ts'
 import { registerVerify } from './verify.ts'
 
@@ -18,7 +21,18 @@ const program = new Command('nexus')
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
 
-for (const register of [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerTune, registerVerify])
+for (const register of [
+  registerDoctor,
+  registerPull,
+  registerCache,
+  registerShow,
+  registerConvert,
+  registerDemo,
+  registerNiwt,
+  registerGenerate,
+  registerTune,
+  registerVerify,
+])
   register(program)
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {
