@@ -86,7 +86,10 @@ function quantize(values: Float32Array, shape: Shape, type: Quantization, rest: 
   return { ...common, codes, absmax: { ...scales, blockSize: nestedBlockSize } }
 }
 
-/** The quantization_config of a config.json, as transformers writes it. */
+/**
+ * The quantization_config of a config.json, as transformers writes it. llm_int8_threshold is left to its default: it must
+ * be spelled 6.0, which JavaScript's JSON cannot.
+ */
 export function bitsandbytesConfig(type: Quantization, rest: RestType): object {
   const four = type !== 'int8'
   return {
@@ -99,7 +102,6 @@ export function bitsandbytesConfig(type: Quantization, rest: RestType): object {
     llm_int8_enable_fp32_cpu_offload: false,
     llm_int8_has_fp16_weight: false,
     llm_int8_skip_modules: ['lm_head'],
-    llm_int8_threshold: 6,
     load_in_4bit: four,
     load_in_8bit: !four,
     quant_method: 'bitsandbytes',

@@ -28,7 +28,7 @@ export interface DownloadOptions extends Digest {
   /** Told how much of the file is there. */
   readonly onBytes?: (done: number, total: number | undefined) => void
   readonly signal?: AbortSignal
-  /** How often a cut connection is taken up again; 5 unless told. */
+  /** Connections in a row that may bring nothing new before it gives up; 5 unless told. */
   readonly attempts?: number
   /** Milliseconds before the first time, doubled each time; 500 unless told. */
   readonly pause?: number
@@ -60,7 +60,7 @@ class CutError extends NetworkError {}
 export async function download(url: string, path: string, options: DownloadOptions = {}): Promise<Downloaded> {
   const { attempts = 5, pause = 500, signal } = options
   await mkdir(dirname(path), { recursive: true })
-  for (let attempt = 0, restarted = false; ; ) {
+  for (let attempt = 0, furthest = 0, restarted = false; ; ) {
     try {
       const resumed = await fetchRest(url, path, options)
       const found = await digestsOf(`${path}.part`)
@@ -81,13 +81,22 @@ export async function download(url: string, path: string, options: DownloadOptio
         throw new ResourceError(`Cannot fetch ${url}: the disk is full. Free some space and run again.`)
       }
       if (!(error instanceof CutError)) throw error
-      if (++attempt >= attempts) throw new NetworkError(`${error.message}. Run again: it goes on from there.`)
-      await setTimeout(pause * 2 ** (attempt - 1))
+      const size = await sizeOf(`${path}.part`)
+      if (size > furthest) attempt = 0
+      furthest = Math.max(furthest, size)
+      if (++attempt > attempts) throw new NetworkError(`${error.message}. Run again: it goes on from there.`)
+      await setTimeout(pause * 2 ** (attempt - 1), undefined, signal && { signal }).catch(() => {})
     }
   }
 }
 
 const isFull = (error: unknown) => ['ENOSPC', 'EDQUOT'].includes((error as { code?: string } | null)?.code ?? '')
+
+const sizeOf = (path: string) =>
+  stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  )
 
 async function forget(path: string): Promise<void> {
   for (const name of [`${path}.part`, `${path}.part.json`]) await rm(name, { force: true })
@@ -99,12 +108,7 @@ async function fetchRest(url: string, path: string, options: DownloadOptions): P
   const state = await readState(`${part}.json`)
   const known = options.sha256 !== undefined || options.gitBlob !== undefined
   const usable = state?.url === url && (known || state.etag !== undefined)
-  let have = usable
-    ? await stat(part).then(
-        ({ size }) => size,
-        () => 0,
-      )
-    : 0
+  let have = usable ? await sizeOf(part) : 0
   if (options.bytes !== undefined && have > options.bytes) have = 0
   if (have > 0 && have === options.bytes) return true
 

@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readdir, rename } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { InterruptedError, UsageError } from '../core/errors.ts'
-import type { OnProgress } from '../core/progress.ts'
+import { byteProgress, type OnProgress } from '../core/progress.ts'
 import { type Shape, sizeOf } from '../core/shape.ts'
 import {
   bitsandbytesConfig,
@@ -119,7 +119,7 @@ async function writeWeights(
       if (signal?.aborted) throw new InterruptedError('Stopped converting; nothing was written.')
       await sink.write(offsets.get(name)! + at, bytes)
       written += bytes.length
-      onProgress?.({ task: 'convert', unit: 'MB', done: megabytes(written), total: megabytes(total) })
+      onProgress?.(byteProgress('convert', written, total))
     }
     for (const { name } of list) {
       const output = byName.get(name)
@@ -146,8 +146,6 @@ async function writeWeights(
   const parameters = outputs.reduce((sum, { shape }) => sum + sizeOf(shape), 0)
   return { parameters, quantized: outputs.filter(isQuantized).length, bytes: total, files: [...files.keys()] }
 }
-
-const megabytes = (bytes: number) => Math.round(bytes / 1e5) / 10
 
 function kinds({ to, rest = 'bf16' }: ConvertOptions): {
   quantization?: Quantization

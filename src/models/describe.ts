@@ -59,10 +59,10 @@ export async function describeModel(path: string): Promise<ModelFacts> {
     await using source = await FileSource.open(path)
     const start = new TextDecoder('latin1').decode(await source.read(0, Math.min(4, source.length)))
     if (path.endsWith('.gguf') || start === 'GGUF') return describeGguf(path, await readGguf(source))
-    const { entries, metadata } = await readSafetensorsHeader(source)
+    const { entries } = await readSafetensorsHeader(source)
     const tensors = [...entries.values()].map(({ byteLength: bytes, ...entry }) => ({ ...entry, bytes }))
     const said = { format: 'safetensors', chatTemplate: false, why: 'a folder with its config.json opens' } as const
-    return facts(path, { ...said, ...(metadata.format && { name: `format ${metadata.format}` }) }, tensors)
+    return facts(path, said, tensors)
   } catch (error) {
     throw fault(error)
   }

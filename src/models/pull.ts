@@ -1,7 +1,7 @@
 import { cp, readdir, rm, stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { InterruptedError, NetworkError, UsageError } from '../core/errors.ts'
-import type { OnProgress } from '../core/progress.ts'
+import { byteProgress, type OnProgress } from '../core/progress.ts'
 import { readGguf } from '../formats/gguf.ts'
 import { readSafetensorsHeader } from '../formats/safetensors.ts'
 import { parseShardIndex, shardIndexName } from '../formats/shards.ts'
@@ -74,7 +74,7 @@ function hubPlace(url: URL): { id: string; options: Pick<PullOptions, 'file' | '
     .split('/')
     .filter((part) => part !== '')
   const id = `${owner}/${name}`
-  if (!isHubId(id)) return undefined
+  if (name === undefined || !isHubId(id)) return undefined
   if (kind === undefined) return { id, options: {} }
   if (!['resolve', 'blob', 'tree'].includes(kind) || revision === undefined) return undefined
   return { id, options: { revision, ...(file.length > 0 && { file: file.join('/') }) } }
@@ -209,8 +209,7 @@ async function fetchAll(
       continue
     }
     await rm(path, { force: true })
-    const onBytes = (done: number, total = done + 1) =>
-      onProgress?.({ task: `pull ${name}`, unit: 'MB', done: megabytes(done), total: megabytes(total) })
+    const onBytes = (done: number, total = done + 1) => onProgress?.(byteProgress(`pull ${name}`, done, total))
     const expected = { ...(bytes !== undefined && { bytes }), ...(sha256 && { sha256 }), ...(gitBlob && { gitBlob }) }
     const token = hubToken()
     const fetched = await download(url, path, {
@@ -224,8 +223,6 @@ async function fetchAll(
   }
   return files
 }
-
-const megabytes = (bytes: number) => Math.round(bytes / 1e4) / 100
 
 /** Opens what came, so that a page of HTML or a broken file never counts as a model, and puts it in its place. */
 async function finish(incoming: Incoming, record: Parameters<Incoming['finish']>[0]): Promise<StoredModel> {
