@@ -89,13 +89,15 @@ function scalingJson(scaling: Exclude<RopeScaling, { type: 'tensor' }>): object 
 
 /** The scaling without a tensor: Llama 3's is found again in the divisors that llama.cpp made of it. */
 function namedScaling(
-  { ropeScaling, ropeTheta, rotaryDimensions, contextLength }: ModelConfig,
+  { ropeScaling, ropeTheta, rotaryDimensions }: ModelConfig,
   divisors: ArrayLike<number> | undefined,
 ): Exclude<RopeScaling, { type: 'tensor' }> | undefined {
   if (ropeScaling?.type !== 'tensor') return ropeScaling
   const { inverse } = ropeFrequencies(ropeTheta, rotaryDimensions, ropeScaling, divisors)
-  const factor = Math.max(...Array.from(divisors!))
-  const found = [8192, contextLength / factor, contextLength]
+  // Divisors are f32; the factor that they were made of is a short number.
+  const factor = Number(Math.max(...Array.from(divisors!)).toPrecision(6))
+  const contexts = Array.from({ length: 18 }, (_, i) => 2 ** (i + 3))
+  const found = contexts
     .map((originalContext) => ({
       ...{ type: 'llama3' as const, factor, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContext },
     }))

@@ -60,7 +60,9 @@ export async function describeModel(path: string): Promise<ModelFacts> {
     const start = new TextDecoder('latin1').decode(await source.read(0, Math.min(4, source.length)))
     if (path.endsWith('.gguf') || start === 'GGUF') return describeGguf(path, await readGguf(source))
     const { entries } = await readSafetensorsHeader(source)
-    const tensors = [...entries.values()].map(({ byteLength: bytes, ...entry }) => ({ ...entry, bytes }))
+    const tensors = [...entries.values()].map(({ name, dtype, shape, byteLength }) => ({
+      ...{ name, dtype, shape, bytes: byteLength },
+    }))
     const said = { format: 'safetensors', chatTemplate: false, why: 'a folder with its config.json opens' } as const
     return facts(path, said, tensors)
   } catch (error) {

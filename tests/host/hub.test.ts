@@ -157,6 +157,7 @@ test('hostile names stay inside the cache', async () => {
   const index = new TextEncoder().encode('{"weight_map":{"a":"../../../evil.safetensors"}}')
   hub.models.set('someone/evil', new Map([...folderFiles(), [shardIndexName, index]]))
   await expect(pullModel('someone/evil', fast)).rejects.toThrow(/not a safetensors file beside it/)
+  await expect(pullModel('https://example.org/x.bin')).rejects.toThrow(/must lead to a .gguf/)
   for (const id of ['../x', 'a/..', 'a/../b', '..', 'a/b/c', '/etc/x', 'a b/c'])
     await expect(pullModel(id, fast)).rejects.toThrow(UsageError)
   expect(await listStored().then((all) => all.filter(({ id }) => id !== 'someone/evil:evil.gguf'))).toEqual([])
