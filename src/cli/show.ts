@@ -36,13 +36,14 @@ async function show(name: string, { tensors = false, json = false }: { tensors?:
     output.print(
       table(
         ['tensors', 'count', 'shape', 'dtype', 'size'],
-        groupTensors(facts.tensors).map(({ name, count, shape, sameShape, dtypes, bytes }) => [
+        groupTensors(facts.weights).map(({ name, count, shape, sameShape, dtypes, bytes }) => [
           ...[printable(name), String(count), sameShape ? showShape(shape) : `${showShape(shape)} and others`],
           ...[dtypes.join(', '), byteSize(bytes)],
         ]),
       ),
     )
-  output.emit('model', tensors ? facts : { ...facts, tensors: groupTensors(facts.tensors) })
+  const { tensors: all, weights, ...rest } = facts
+  output.emit('model', { ...rest, tensors: tensors ? all : groupTensors(weights) })
 }
 
 /** Names come from files: control characters would reach the terminal. */

@@ -23,7 +23,7 @@ export async function bitsandbytesWeights(files: SafetensorsFiles): Promise<Weig
   const shapes = new Map<string, Shape>()
   const parts = new Set([...quantized.values()].flat())
   for (const [name, shape] of plain.shapes) if (!parts.has(name)) shapes.set(name, shape)
-  for (const name of quantized.keys()) shapes.set(name, (await load(name)).shape)
+  for (const name of quantized.keys()) shapes.set(name, await quantizedShape(files, name))
   return {
     scheme: plain.scheme,
     shapes,
@@ -37,6 +37,31 @@ export async function bitsandbytesWeights(files: SafetensorsFiles): Promise<Weig
       return count === rows ? values : values.slice(first * columns, (first + count) * columns)
     },
   }
+}
+
+/**
+ * What a quantised matrix is without its codes being read: the shape that it stands for.
+ * @throws SyntaxError when its quant_state is none.
+ */
+export async function quantizedShape(files: SafetensorsFiles, weight: string): Promise<Shape> {
+  const entry = files.entries.get(`${weight}${stateMark}nf4`)
+  if (!entry) {
+    const plain = files.entries.get(weight)
+    if (!plain) throw new SyntaxError(`Cannot read ${weight} of bitsandbytes: ${weight} is missing`)
+    return plain.shape
+  }
+  const text = new TextDecoder().decode((await files.read(entry.name)).data)
+  let shape: unknown
+  try {
+    shape = (JSON.parse(text) as { shape?: unknown } | null)?.shape
+  } catch (error) {
+    throw new SyntaxError(
+      `Cannot read ${weight} of bitsandbytes: its quant_state is not valid JSON (${(error as Error).message})`,
+    )
+  }
+  if (!Array.isArray(shape) || shape.length !== 2 || !shape.every((size) => Number.isSafeInteger(size) && size > 0))
+    throw new SyntaxError(`Cannot read ${weight} of bitsandbytes: shape is ${JSON.stringify(shape)}`)
+  return shape as number[]
 }
 
 /** The quantised matrices among tensors' names, each with the names of all its parts. */

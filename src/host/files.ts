@@ -83,7 +83,7 @@ export function removeFolder(path: string): Promise<void> {
  */
 export async function checkDiskSpace(folder: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(folder)
-  const size = (n: number) => `${(n / 1e9).toFixed(2)} GB`
+  const size = (n: number) => (n < 1e9 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e9).toFixed(2)} GB`)
   if (bytes > bavail * bsize)
     throw new ResourceError(
       `Cannot write to ${folder}: ${size(bytes)} are needed, the disk has ${size(bavail * bsize)}. Free some space and run again.`,

@@ -5,6 +5,7 @@ import { z } from 'zod'
 import { UsageError } from '../core/errors.ts'
 import { cachePath } from './cache.ts'
 import { removeFolder, sha256, writeJson } from './files.ts'
+import { isAlive } from './process-alive.ts'
 
 /** One file of a pulled model. */
 export interface StoredFile {
@@ -179,15 +180,6 @@ export async function openIncoming(id: string): Promise<Incoming> {
     async [Symbol.asyncDispose]() {
       await rm(lock, { force: true })
     },
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as { code?: string }).code === 'EPERM'
   }
 }
 

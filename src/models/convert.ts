@@ -19,6 +19,7 @@ import { cpuTensor } from '../formats/tensor.ts'
 import { tensorRecipes } from '../formats/tensor-recipes.ts'
 import type { ModelWeights } from '../formats/weights.ts'
 import { checkDiskSpace, exists, FileSink, readJson, removeFolder, writeFileAtomic, writeJson } from '../host/files.ts'
+import { isAlive } from '../host/process-alive.ts'
 import { type OpenModel, openModel } from './open-model.ts'
 
 /** What a model can be converted to. */
@@ -75,8 +76,8 @@ export async function convertModel(from: string, folder: string, options: Conver
   if (exists(folder)) throw new UsageError(`Cannot convert to ${folder}: it is there already`)
   await using model = await openModel(from)
   await mkdir(dirname(resolve(folder)), { recursive: true })
+  await removeLeftovers(resolve(folder))
   const part = `${resolve(folder)}.${process.pid}.part`
-  await removeFolder(part)
   await mkdir(part)
   try {
     const converted = await writeWeights(model, part, options)
@@ -88,6 +89,15 @@ export async function convertModel(from: string, folder: string, options: Conver
   } catch (error) {
     await removeFolder(part)
     throw error
+  }
+}
+
+/** Deletes what killed conversions to the same folder left. */
+async function removeLeftovers(folder: string): Promise<void> {
+  for (const name of await readdir(dirname(folder))) {
+    const [, base, pid] = /^(.+)\.(\d+)\.part$/.exec(name) ?? []
+    if (base === basename(folder) && (Number(pid) === process.pid || !isAlive(Number(pid))))
+      await removeFolder(join(dirname(folder), name))
   }
 }
 

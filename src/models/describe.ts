@@ -1,13 +1,12 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Shape, sizeOf } from '../core/shape.ts'
-import { quantizedNames } from '../formats/bitsandbytes-weights.ts'
+import { quantizedNames, quantizedShape } from '../formats/bitsandbytes-weights.ts'
 import { chatTemplateOf } from '../formats/chat.ts'
 import { type Gguf, readGguf } from '../formats/gguf.ts'
 import { parseGgufConfig } from '../formats/gguf-config.ts'
 import { parseHuggingFaceConfig } from '../formats/hugging-face-config.ts'
 import type { ModelConfig } from '../formats/model-family.ts'
-import { readSafetensorsHeader } from '../formats/safetensors.ts'
 import { SafetensorsFiles, shardIndexName } from '../formats/shards.ts'
 import { exists, FileSource, readJson } from '../host/files.ts'
 
@@ -35,12 +34,15 @@ export interface ModelFacts {
   /** Bytes of the weights. */
   readonly bytes: number
   readonly bitsPerWeight: number
-  /** nf4 of bitsandbytes and the like, where tensors are quantised over several. */
+  /** Such as nf4 of bitsandbytes, where one matrix is held by several tensors. */
   readonly quantization?: string
   readonly dtypes: readonly { readonly dtype: string; readonly tensors: number; readonly bytes: number }[]
   readonly tokenizer?: { readonly kind: string; readonly size: number }
   readonly chatTemplate: boolean
+  /** Every tensor of the files. */
   readonly tensors: readonly TensorFacts[]
+  /** The same, a matrix that several tensors hold as one. */
+  readonly weights: readonly TensorFacts[]
 }
 
 type Said = Pick<ModelFacts, 'format' | 'name' | 'architecture' | 'config' | 'why' | 'tokenizer' | 'chatTemplate'>
@@ -59,12 +61,8 @@ export async function describeModel(path: string): Promise<ModelFacts> {
     await using source = await FileSource.open(path)
     const start = new TextDecoder('latin1').decode(await source.read(0, Math.min(4, source.length)))
     if (path.endsWith('.gguf') || start === 'GGUF') return describeGguf(path, await readGguf(source))
-    const { entries } = await readSafetensorsHeader(source)
-    const tensors = [...entries.values()].map(({ name, dtype, shape, byteLength }) => ({
-      ...{ name, dtype, shape, bytes: byteLength },
-    }))
     const said = { format: 'safetensors', chatTemplate: false, why: 'a folder with its config.json opens' } as const
-    return facts(path, said, tensors)
+    return facts(path, said, ...(await tensorsOf(await SafetensorsFiles.single(source))))
   } catch (error) {
     throw fault(error)
   }
@@ -115,9 +113,6 @@ async function describeFolder(folder: string): Promise<ModelFacts> {
     const tokenizer = (await optional('tokenizer.json')) as TokenizerFacts | undefined
     const settings = (await optional('tokenizer_config.json')) ?? {}
     const architecture = [config.architectures].flat()[0] ?? config.model_type
-    const tensors = [...files.entries.values()].map(({ name, dtype, shape, byteLength }) => ({
-      ...{ name, dtype, shape, bytes: byteLength },
-    }))
     const said: Said = {
       format: 'Hugging Face folder',
       ...(typeof architecture === 'string' && { architecture }),
@@ -125,7 +120,7 @@ async function describeFolder(folder: string): Promise<ModelFacts> {
       chatTemplate: exists(join(folder, 'chat_template.jinja')) || chatTemplateOf(settings) !== undefined,
       ...reading(() => parseHuggingFaceConfig(config)),
     }
-    return facts(folder, said, tensors)
+    return facts(folder, said, ...(await tensorsOf(files)))
   } finally {
     for (const source of sources) await source[Symbol.asyncDispose]()
   }
@@ -153,19 +148,37 @@ function reading(parse: () => ModelConfig): Pick<ModelFacts, 'config' | 'why'> {
   }
 }
 
-function facts(path: string, said: Said, tensors: readonly TensorFacts[]): ModelFacts {
-  const quantized = quantizedNames(tensors.map(({ name }) => name))
-  const scales = new Set([...quantized].flatMap(([weight, parts]) => parts.filter((part) => part !== weight)))
-  let [parameters, bytes] = [0, 0]
+/** The tensors of files, and what they stand for. */
+async function tensorsOf(files: SafetensorsFiles): Promise<[tensors: TensorFacts[], weights: TensorFacts[]]> {
+  const tensors = [...files.entries.values()].map(({ name, dtype, shape, byteLength }) => ({
+    ...{ name, dtype, shape, bytes: byteLength },
+  }))
+  const quantized = quantizedNames(files.entries.keys())
+  const parts = new Set([...quantized.values()].flat())
+  const weights: TensorFacts[] = tensors.filter(({ name }) => !parts.has(name))
+  for (const [name, names] of quantized) {
+    const bytes = names.reduce((sum, part) => sum + files.entries.get(part)!.byteLength, 0)
+    const nested = names.some((part) => part.endsWith('.nested_absmax'))
+    const dtype = names.some((part) => part.endsWith('.SCB')) ? 'int8' : nested ? 'nf4-double' : 'nf4'
+    weights.push({ name, dtype, shape: await quantizedShape(files, name), bytes })
+  }
+  return [tensors, weights]
+}
+
+function facts(
+  path: string,
+  said: Said,
+  tensors: readonly TensorFacts[],
+  weights: readonly TensorFacts[] = tensors,
+): ModelFacts {
+  const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0)
+  const parameters = weights.reduce((sum, { shape }) => sum + sizeOf(shape), 0)
   const dtypes = new Map<string, { tensors: number; bytes: number }>()
-  for (const { name, shape, dtype, bytes: size } of tensors) {
-    bytes += size
+  for (const { dtype, bytes: size } of weights) {
     const sum = dtypes.get(dtype) ?? { tensors: 0, bytes: 0 }
     dtypes.set(dtype, { tensors: sum.tensors + 1, bytes: sum.bytes + size })
-    if (!scales.has(name)) parameters += sizeOf(shape) * (quantized.has(name) && dtype === 'U8' ? 2 : 1)
   }
-  const kind = [...scales].some((name) => name.endsWith('.SCB')) ? 'int8' : 'nf4'
-  const nested = [...scales].some((name) => name.endsWith('.nested_absmax')) ? ', nested scales' : ''
+  const kinds = [...dtypes.keys()].filter((dtype) => /^(nf4|int8)/.test(dtype))
   return {
     path,
     ...said,
@@ -173,9 +186,10 @@ function facts(path: string, said: Said, tensors: readonly TensorFacts[]): Model
     parameters,
     bytes,
     bitsPerWeight: parameters === 0 ? 0 : (8 * bytes) / parameters,
-    ...(quantized.size > 0 && { quantization: `${kind} of bitsandbytes${nested}, ${quantized.size} matrices` }),
+    ...(kinds.length > 0 && { quantization: `${kinds.join(', ')} of bitsandbytes` }),
     dtypes: [...dtypes].map(([dtype, sum]) => ({ dtype, ...sum })).sort((a, b) => b.bytes - a.bytes),
     tensors,
+    weights,
   }
 }
 

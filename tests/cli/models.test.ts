@@ -50,7 +50,7 @@ test('pulled, listed, shown, converted by its name without the hub, shown again,
   expect(event).toMatchObject({ event: 'converted', quantized: 42 })
   expect(event.files.length).toBeGreaterThan(2)
   const facts = JSON.parse((await nexus('show', 'nf4', '--tensors', '--json')).stdout) as { tensors: object[] }
-  expect(facts).toMatchObject({ event: 'model', opens: true, quantization: 'nf4 of bitsandbytes, 42 matrices' })
+  expect(facts).toMatchObject({ event: 'model', opens: true, quantization: 'nf4 of bitsandbytes' })
   expect(facts.tensors.length).toBe(14 + 42 * 4)
 
   expect((await nexus('cache', 'rm', 'tiny')).stdout).toContain('some/tiny is deleted')

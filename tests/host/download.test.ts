@@ -26,7 +26,7 @@ afterAll(async () => {
 let count = 0
 let path: string
 let url: string
-const fast = { pause: 1 }
+const fast = { pause: 1, onBytes: (done: number) => server.cut(done) }
 beforeEach(() => {
   path = join(work, String(++count), 'file.bin')
   url = `${server.url}/${count}.bin`

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 
 /** What the server does to the answers for one file, besides giving it. */
 export interface Trouble {
-  /** Cuts the connection after so many bytes of an answer, so many times. */
+  /** Gives so many bytes of an answer and waits for {@link HubServer.cut}, so many times. */
   cutAfter?: number
   cuts?: number
   /** Answers with 503 once the cuts are done. */
@@ -42,7 +42,8 @@ export class HubServer {
   readonly lies = new Map<string, object>()
   url = ''
   readonly #server: Server
-  readonly #sockets = new Set<import('node:net').Socket>()
+  readonly #sockets = new Set<Socket>()
+  readonly #open = new Map<ServerResponse, number>()
 
   private constructor(server: Server) {
     this.#server = server
@@ -79,7 +80,7 @@ export class HubServer {
     else {
       const [, id, commit, file] = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path) ?? []
       const bytes = id && commit === this.commit ? this.models.get(id)?.get(file) : this.files.get(path)
-      if (bytes) give(bytes, request, response, trouble)
+      if (bytes) this.#give(bytes, request, response, trouble)
       else response.writeHead(404).end('none')
     }
   }
@@ -103,28 +104,38 @@ export class HubServer {
         ),
       )
   }
-}
 
-function give(bytes: Uint8Array, request: IncomingMessage, response: ServerResponse, trouble: Trouble): void {
-  const etag = trouble.etag ?? `"${createHash('sha256').update(bytes).digest('hex')}"`
-  const { range, 'if-range': ifRange } = request.headers
-  const first = Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? Number.NaN)
-  const same = ifRange === undefined || ifRange === etag || trouble.ignoresIfRange === true
-  const partial = !Number.isNaN(first) && same
-  if (partial && first >= bytes.length) {
-    response.writeHead(416, { 'content-range': `bytes */${bytes.length}` }).end()
-    return
+  /** Cuts the answers of which the reader has got what there was; what it has not read yet would be lost. */
+  cut(read: number): void {
+    for (const [response, end] of this.#open)
+      if (read >= end) {
+        this.#open.delete(response)
+        response.destroy()
+      }
   }
-  const body = partial ? bytes.subarray(first) : bytes
-  const place = `bytes ${first}-${bytes.length - 1}/${bytes.length}`
-  response.writeHead(partial ? 206 : 200, {
-    etag,
-    'content-length': body.length,
-    ...(partial && { 'content-range': place }),
-  })
-  if (trouble.cutAfter === undefined || (trouble.cuts ?? Infinity) <= 0) response.end(body)
-  else {
-    if (trouble.cuts !== undefined) trouble.cuts--
-    response.write(body.subarray(0, trouble.cutAfter), () => setTimeout(() => response.destroy(), 20))
+
+  #give(bytes: Uint8Array, request: IncomingMessage, response: ServerResponse, trouble: Trouble): void {
+    const etag = trouble.etag ?? `"${createHash('sha256').update(bytes).digest('hex')}"`
+    const { range, 'if-range': ifRange } = request.headers
+    const first = Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? Number.NaN)
+    const same = ifRange === undefined || ifRange === etag || trouble.ignoresIfRange === true
+    const partial = !Number.isNaN(first) && same
+    if (partial && first >= bytes.length) {
+      response.writeHead(416, { 'content-range': `bytes */${bytes.length}` }).end()
+      return
+    }
+    const body = partial ? bytes.subarray(first) : bytes
+    const place = `bytes ${first}-${bytes.length - 1}/${bytes.length}`
+    response.writeHead(partial ? 206 : 200, {
+      etag,
+      'content-length': body.length,
+      ...(partial && { 'content-range': place }),
+    })
+    if (trouble.cutAfter === undefined || (trouble.cuts ?? Infinity) <= 0) response.end(body)
+    else {
+      if (trouble.cuts !== undefined) trouble.cuts--
+      this.#open.set(response, bytes.length - body.length + trouble.cutAfter)
+      response.write(body.subarray(0, trouble.cutAfter))
+    }
   }
 }

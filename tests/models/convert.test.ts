@@ -6,7 +6,7 @@ import { InterruptedError, ResourceError, UsageError } from '../../src/core/erro
 import { dequantizeInt8, quantizeInt8 } from '../../src/formats/int8.ts'
 import { dequantizeNf4, quantizeNf4 } from '../../src/formats/nf4.ts'
 import { cpuTensor, toFloat32 } from '../../src/formats/tensor.ts'
-import { FileSink } from '../../src/host/files.ts'
+import { checkDiskSpace, FileSink } from '../../src/host/files.ts'
 import { type ConversionType, convertModel } from '../../src/models/convert.ts'
 import { describeModel, groupTensors } from '../../src/models/describe.ts'
 import { type OpenModel, openModel } from '../../src/models/open-model.ts'
@@ -61,6 +61,9 @@ test.each(Object.entries(types))('to %s and opened again: the same model', async
   expect(converted.quantized).toBe(quantizes ? 42 : 0)
   expect(facts.quantization !== undefined).toBe(quantizes)
   expect(facts.bytes).toBe(converted.bytes)
+  expect(new Map(facts.weights.map(({ name, shape }) => [name, shape]))).toEqual(
+    new Map([...before.weights.recipes].map(([name, { shape }]) => [name, shape])),
+  )
   const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')) as Record<string, unknown>
   expect(config.quantization_config !== undefined).toBe(quantizes)
 })
@@ -120,7 +123,11 @@ test('until it is whole, a conversion shows no folder and nothing that opens', a
   await expect(watched).rejects.toThrow(InterruptedError)
   expect(looks).toBeGreaterThan(10)
   expect(parts()).toEqual([])
-  mkdirSync(folder)
+  // What a killed process left goes with the next conversion; a running one keeps its own.
+  mkdirSync(`${folder}.999999999.part`)
+  mkdirSync(`${folder}.${process.ppid}.part`)
+  await convertModel(teacher, folder, { to: 'f16' })
+  expect(parts().sort()).toEqual(['interrupted', `interrupted.${process.ppid}.part`])
   await expect(convertModel(teacher, folder, { to: 'f32' })).rejects.toThrow(UsageError)
 })
 
@@ -134,6 +141,7 @@ test('what f16 cannot hold is refused, and a full disk is named', async () => {
   await expect(convertModel(folder, join(work, 'large-f16'), { to: 'f16' })).rejects.toThrow(/holds 70000.*bf16/)
   expect(existsSync(join(work, 'large-f16'))).toBe(false)
   await convertModel(folder, join(work, 'large-bf16'), { to: 'bf16' })
+  await expect(checkDiskSpace(work, 2 ** 60)).rejects.toThrow(/1152921504.61 GB are needed/)
   if (!existsSync('/dev/full')) return
   await using full = await FileSink.create('/dev/full')
   await expect(full.write(0, new Uint8Array(9))).rejects.toThrow(ResourceError)
