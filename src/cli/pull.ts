@@ -58,7 +58,8 @@ async function pull(what: string, { json = false, ...flags }: PullFlags): Promis
     if (how === 'offline') output.say('The hub cannot be reached; this is the model as it was pulled before.')
     if (how === 'present') output.say('It is there already, and up to date.')
     output.print(model.path)
-    output.say(`${model.id}: ${model.files.length} files, ${byteSize(bytesOf(model))}`)
+    const { length } = model.files
+    output.say(`${model.id}: ${length} file${length === 1 ? '' : 's'}, ${byteSize(bytesOf(model))}`)
     output.emit('pulled', { ...model, how, bytes: bytesOf(model) })
   } finally {
     output.close()
