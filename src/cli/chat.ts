@@ -9,6 +9,7 @@ import type { ModelConfig } from '../formats/model-family.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
 import { readBytes, readJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
+import { resolveModel } from '../host/model-store.ts'
 import { Engine } from '../inference/engine.ts'
 import { generateText } from '../inference/generate.ts'
 import { Decoder } from '../models/decoder.ts'
@@ -45,7 +46,7 @@ export function registerChat(program: Command): void {
   program
     .command('chat')
     .description('talks with a model: a Hugging Face folder or a GGUF file')
-    .argument('<model>', 'folder or .gguf')
+    .argument('<model>', 'folder, .gguf, or the name of a model that was pulled')
     .option('--prompt <text>', 'one message; its answer is printed, and that is all')
     .option('--system <text>', 'what the model is told before the conversation')
     .option('--lora <folder>', 'a PEFT adapter to put on the model')
@@ -65,12 +66,12 @@ export function registerChat(program: Command): void {
     .action(chat)
 }
 
-async function chat(path: string, options: Options): Promise<void> {
+async function chat(name: string, options: Options): Promise<void> {
   const output = makeOutput(options.json ?? false)
   if (!storages.includes(options.storage))
     throw new UsageError(`Cannot hold weights as ${options.storage}: choose ${storages.join(', ')}`)
   const signal = interruptSignal(output.say)
-  await using files = await openModel(path)
+  await using files = await openModel(await resolveModel(name))
   using gpu = await openGpu(output, options.adapter)
   const half = options.storage === 'f16' && !gpu.capabilities.f16
   if (half) output.say('This adapter has no f16: the weights are held as f32.')

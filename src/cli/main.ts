@@ -2,12 +2,15 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
 import { registerChat } from './chat.ts'
+import { registerConvert } from './convert.ts'
 import { registerDemo } from './demo.ts'
 import { registerDoctor } from './doctor.ts'
 import { registerGenerate } from './generate.ts'
 import { registerKeys } from './keys.ts'
 import { registerNiwt } from './niwt.ts'
 import { registerPack } from './pack.ts'
+import { registerCache, registerPull } from './pull.ts'
+import { registerShow } from './show.ts'
 import { registerSign } from './sign.ts'
 import { registerTune } from './tune.ts'
 import { registerVerify } from './verify.ts'
@@ -22,8 +25,11 @@ const program = new Command('nexus')
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
 
-const commands = [registerDoctor, registerDemo, registerNiwt, registerChat, registerGenerate, registerTune]
-for (const register of [...commands, registerPack, registerKeys, registerSign, registerVerify]) register(program)
+const commands = [
+  ...[registerDoctor, registerDemo, registerNiwt, registerPull, registerCache, registerShow, registerConvert],
+  ...[registerChat, registerGenerate, registerTune, registerPack, registerKeys, registerSign, registerVerify],
+]
+for (const register of commands) register(program)
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {
   for (const sub of command.commands) {

@@ -36,6 +36,11 @@ export class InterruptedError extends Error {
   override readonly name = 'InterruptedError'
 }
 
+/** A server cannot be reached, or does not give what was asked for. */
+export class NetworkError extends Error {
+  override readonly name = 'NetworkError'
+}
+
 /** Wrong words on the command line. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'

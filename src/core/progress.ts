@@ -17,3 +17,14 @@ export type OnProgress = (progress: Progress) => void
 
 /** A receiver that shows nothing. */
 export const silent: OnProgress = () => {}
+
+/** A report in MB: rounded for reading, and complete when all bytes are there and not before. */
+export function byteProgress(task: string, bytes: number, totalBytes: number): Progress {
+  const total = Math.ceil(totalBytes / 1e5) / 10
+  return {
+    task,
+    unit: 'MB',
+    done: bytes >= totalBytes ? total : Math.floor((bytes / totalBytes) * (total * 10 - 1)) / 10,
+    total,
+  }
+}

@@ -125,21 +125,26 @@ export interface ShardPlan {
 /**
  * Splits tensors, in the order given, into files of at most `mostBytes` of weights; a larger tensor gets its own.
  * Names and index are those that Hugging Face's libraries write.
+ * @param outlines tensors; those of an inner list stay together.
  * @param mostBytes 5 GB unless told.
  */
-export function planShards(outlines: readonly TensorOutline[], mostBytes = 5e9): ShardPlan {
+export function planShards(
+  outlines: readonly (TensorOutline | readonly TensorOutline[])[],
+  mostBytes = 5e9,
+): ShardPlan {
   const shards: TensorOutline[][] = [[]]
   let [filled, totalBytes, totalParameters] = [0, 0, 0]
-  for (const outline of outlines) {
-    const bytes = byteLengthOf(outline.dtype, outline.shape)
+  for (const item of outlines) {
+    const group = [item].flat() as TensorOutline[]
+    const bytes = group.reduce((sum, { dtype, shape }) => sum + byteLengthOf(dtype, shape), 0)
     if (filled > 0 && filled + bytes > mostBytes) {
       shards.push([])
       filled = 0
     }
-    shards.at(-1)!.push(outline)
+    shards.at(-1)!.push(...group)
     filled += bytes
     totalBytes += bytes
-    totalParameters += bytes / elementBytes[outline.dtype]
+    for (const { dtype, shape } of group) totalParameters += byteLengthOf(dtype, shape) / elementBytes[dtype]
   }
   if (shards.length === 1) return { files: new Map([['model.safetensors', shards[0]]]) }
   const digits = (n: number) => String(n).padStart(5, '0')

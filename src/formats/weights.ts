@@ -80,6 +80,23 @@ export class ModelWeights {
     return values
   }
 
+  /**
+   * Rows of a tensor as the file has it, fused and untransformed, by a name that recipes come `from`; a vector whole.
+   * @throws RangeError when there is none, or no such rows.
+   */
+  async readStored(from: string, first: number, count: number): Promise<Float32Array<ArrayBuffer>> {
+    const name = within(this.#prefix, from)
+    const shape = this.#file.shapes.get(name)
+    if (!shape) throw new RangeError(`Cannot read ${from}: the file has no such tensor`)
+    if (shape.length > 1) return this.#file.rows(name, first, count)
+    return (await this.#file.rows(name, 0, 1)).slice(first, first + count)
+  }
+
+  /** How the file names its tensors. */
+  get scheme(): NamingScheme {
+    return this.#file.scheme
+  }
+
   /** A tensor of the file by its own name, whole: for what recipes do not cover, such as rope divisors. */
   async readExtra(name: string): Promise<Float32Array<ArrayBuffer>> {
     const shape = this.#file.shapes.get(name)

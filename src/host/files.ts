@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { createReadStream, existsSync } from 'node:fs'
+import { type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm, statfs } from 'node:fs/promises'
 import { dirname, isAbsolute, join, normalize, sep } from 'node:path'
 import { ResourceError } from '../core/errors.ts'
 
@@ -77,9 +77,29 @@ export function removeFolder(path: string): Promise<void> {
   return rm(path, { recursive: true, force: true })
 }
 
+/**
+ * Checks that the disk of `folder`, which is there, has room.
+ * @throws ResourceError with the numbers.
+ */
+export async function checkDiskSpace(folder: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(folder)
+  const size = (n: number) => (n < 1e9 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e9).toFixed(2)} GB`)
+  if (bytes > bavail * bsize)
+    throw new ResourceError(
+      `Cannot write to ${folder}: ${size(bytes)} are needed, the disk has ${size(bavail * bsize)}. Free some space and run again.`,
+    )
+}
+
 /** sha256 of bytes or text, in hex. */
 export function sha256(bytes: Uint8Array | string): string {
   return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** sha256 of a file, in hex. */
+export async function sha256OfFile(path: string): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
+  return hash.digest('hex')
 }
 
 /** A folder of files, as the bundle room sees one. */
@@ -167,6 +187,43 @@ export class FileSource implements AsyncDisposable {
       done += bytesRead
     }
     return bytes
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close()
+  }
+}
+
+/** A file that is written in pieces, in any order. Close it when done: `await using file = await FileSink.create(path)`. */
+export class FileSink implements AsyncDisposable {
+  readonly path: string
+  readonly #file: FileHandle
+
+  private constructor(path: string, file: FileHandle) {
+    this.path = path
+    this.#file = file
+  }
+
+  /** Makes a file, empty. @throws Error of the system when it cannot. */
+  static async create(path: string): Promise<FileSink> {
+    return new FileSink(path, await open(path, 'w'))
+  }
+
+  /** Puts bytes at `offset`. @throws ResourceError when the disk is full. */
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    try {
+      for (let done = 0; done < bytes.length; )
+        done += (await this.#file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
+    } catch (error) {
+      const { code } = error as { code?: string }
+      if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error
+      throw new ResourceError(`Cannot write ${this.path}: the disk is full. Free some space and run again.`)
+    }
+  }
+
+  /** Waits until the disk has it all. */
+  async flush(): Promise<void> {
+    await this.#file.sync()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

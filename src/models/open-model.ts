@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { bitsandbytesWeights } from '../formats/bitsandbytes-weights.ts'
 import { ChatTemplate, chatTemplateOf } from '../formats/chat.ts'
 import { readGguf } from '../formats/gguf.ts'
 import { parseGgufConfig } from '../formats/gguf-config.ts'
@@ -24,7 +25,8 @@ export interface OpenModel extends AsyncDisposable {
 }
 
 /**
- * Opens a model of any supported family: a GGUF file, or a Hugging Face folder with one safetensors file or several.
+ * Opens a model of any supported family: a GGUF file, or a Hugging Face folder with one safetensors file or several,
+ * dense or quantised by bitsandbytes.
  * @throws SyntaxError naming the file and what is wrong with it.
  *
  * @example
@@ -84,5 +86,5 @@ async function fromFolder(folder: string, open: (name: string) => Promise<FileSo
     ...(exists(template) ? { chat_template: new TextDecoder().decode(await readBytes(template)) } : {}),
   }
   const tokenizerJson = await json('tokenizer.json')
-  return { config, weights: new ModelWeights(config, tensors.weights()), tokenizerJson, settings }
+  return { config, weights: new ModelWeights(config, await bitsandbytesWeights(tensors)), tokenizerJson, settings }
 }

@@ -1,0 +1,78 @@
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { HubServer } from '../host/hub-server.ts'
+
+const root = join(import.meta.dirname, '../..')
+const teacher = join(root, 'models/tiny-teacher')
+const work = mkdtempSync(join(tmpdir(), 'nexus-models-'))
+let hub: HubServer
+beforeAll(async () => {
+  hub = await HubServer.start()
+  const names = ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'model.safetensors']
+  hub.models.set('some/tiny', new Map(names.map((name) => [name, new Uint8Array(readFileSync(join(teacher, name)))])))
+})
+afterAll(async () => {
+  await hub.stop()
+  rmSync(work, { recursive: true, force: true })
+})
+
+function nexus(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const env = { ...process.env, NEXUS_MODELS: join(work, 'cache'), HF_ENDPOINT: hub.url, HF_TOKEN: '' }
+  const child = spawn(process.execPath, [join(root, 'bin/nexus.mjs'), ...args], { cwd: work, env })
+  const said = { stdout: '', stderr: '' }
+  for (const stream of ['stdout', 'stderr'] as const)
+    child[stream].on('data', (chunk: Buffer) => {
+      said[stream] += chunk.toString()
+    })
+  return new Promise((resolve) => child.on('close', (code) => resolve({ code, ...said })))
+}
+
+test('pulled, listed, shown, converted by its name without the hub, shown again, deleted', async () => {
+  const pulled = await nexus('pull', 'some/tiny')
+  expect(pulled).toMatchObject({ code: 0, stderr: expect.stringContaining('some/tiny: 4 files, 2.21 MB') })
+  expect(existsSync(join(pulled.stdout.trim(), 'config.json'))).toBe(true)
+  hub.models.clear()
+  const listed = JSON.parse((await nexus('cache', 'ls', '--json')).stdout) as { models: { id: string }[] }
+  expect(listed.models.map(({ id }) => id)).toEqual(['some/tiny'])
+
+  const shown = await nexus('show', 'some/tiny')
+  expect(shown.code).toBe(0)
+  for (const line of [/architecture +LlamaForCausalLM/, /parameters +1\.1 M, 2\.20 MB, 16\.00 bits each/, /runs +yes/])
+    expect(shown.stdout).toMatch(line)
+  expect(shown.stdout.split('\n').filter((line) => line.includes('up_proj'))).toHaveLength(1)
+
+  const converted = await nexus('convert', 'tiny', 'nf4', '--to', 'nf4', '--shard-size', '200KB', '--json')
+  expect(converted.code).toBe(0)
+  const event = JSON.parse(converted.stdout.trim().split('\n').at(-1)!) as { files: string[] }
+  expect(event).toMatchObject({ event: 'converted', quantized: 42 })
+  expect(event.files.length).toBeGreaterThan(2)
+  const facts = JSON.parse((await nexus('show', 'nf4', '--tensors', '--json')).stdout) as { tensors: object[] }
+  expect(facts).toMatchObject({ event: 'model', opens: true, quantization: 'nf4 of bitsandbytes' })
+  expect(facts.tensors.length).toBe(14 + 42 * 4)
+
+  expect((await nexus('cache', 'rm', 'tiny')).stdout).toContain('some/tiny is deleted')
+}, 60_000)
+
+test('exit codes and one line each: damage 1, wrong words 2', async () => {
+  const path = join(work, 'broken.gguf')
+  writeFileSync(path, 'GGUF\u0003')
+  const broken = await nexus('show', path)
+  expect([broken.code, broken.stdout]).toEqual([1, ''])
+  expect(broken.stderr).toMatch(/^nexus: .*broken\.gguf: Cannot read GGUF: .*\n$/)
+  for (const [args, reason] of [
+    [['show', 'nothing/here'], 'nexus pull nothing/here'],
+    [['convert', teacher, 'x', '--to', 'q4'], 'Allowed choices are f16, bf16, f32, nf4, nf4-double, int8'],
+    [['convert', teacher, 'x', '--to', 'f16', '--shard-size', 'big'], '5GB'],
+    [['convert', teacher, '.', '--to', 'f16'], 'there already'],
+  ] as const) {
+    const ran = await nexus(...args)
+    expect([ran.code, ran.stdout]).toEqual([2, ''])
+    expect(ran.stderr).toContain(reason)
+  }
+  const missing = await nexus('pull', 'nothing/here', '--json')
+  expect(missing.code).toBe(1)
+  expect(JSON.parse(missing.stdout)).toMatchObject({ event: 'error', name: 'NetworkError' })
+}, 60_000)
