@@ -11,6 +11,11 @@ export interface AttentionOptions {
   readonly causal?: boolean
   /** Factor of the scores; 1/√D unless told. */
   readonly scale?: number
+  /**
+   * u32 (B, T), the first key that each query sees, for rows that hold several sequences: where the query's own one
+   * begins. It must be at most the query's position.
+   */
+  readonly starts?: Tensor<'u32'>
 }
 
 /**
@@ -33,7 +38,7 @@ export function attention<D extends FloatType>(
   expectRank('attention', k, 'B, S, G, D', 4)
   const [batch, tokens, heads, headSize] = q.shape
   const [, keys, groups] = k.shape
-  const { causal = true, scale = headSize ** -0.5 } = options
+  const { causal = true, scale = headSize ** -0.5, starts } = options
   expectShape('attention', q, 'k', k, [batch, keys, groups, headSize])
   expectShape('attention', q, 'v', v, k.shape)
   const fault = (reason: string) => new RangeError(`Cannot attention x ${showShape(q.shape)}: ${reason}`)
@@ -41,23 +46,23 @@ export function attention<D extends FloatType>(
   if (heads % groups !== 0) throw fault(`${heads} heads cannot share ${groups} key heads`)
   if (causal && tokens > keys) throw fault(`${tokens} queries cannot end at key ${keys}`)
 
+  if (starts) expectShape('attention', q, 'starts', starts, [batch, tokens])
+
   const params = { tokens, keys, heads, groups, scale, causal: causal ? 1 : 0 }
-  const constants = { head_size: headSize }
+  const constants = { head_size: headSize, is_packed: starts ? 1 : 0 }
   const pairs = batch * heads * (causal ? tokens * (keys - (tokens - 1) / 2) : tokens * keys)
   const y = step.empty(q.dtype, q.shape, 'attention')
-  const lse = step.empty('f32', [batch, heads, tokens], 'lse')
+  const lse = step.empty('f32', starts ? [batch, heads, tokens, 2] : [batch, heads, tokens], 'lse')
   const overQueries = [Math.ceil(tokens / 64), heads, batch]
-  step.run(wgsl.forward, { q, k, v, y, lse }, params, {
-    workgroups: overQueries,
-    flops: 4 * headSize * pairs,
-    constants,
-  })
+  const dispatch = { workgroups: overQueries, flops: 4 * headSize * pairs, constants }
+  if (starts) step.run(wgsl.forwardPacked, { q, k, v, y, lse, starts }, params, dispatch)
+  else step.run(wgsl.forward, { q, k, v, y, lse }, params, dispatch)
 
   return step.node('attention', y, [q, k, v], (dy) => {
     const dq = step.empty(q.dtype, q.shape, 'dq')
     const dk = step.empty(k.dtype, k.shape, 'dk')
     const dv = step.empty(v.dtype, v.shape, 'dv')
-    const delta = step.empty('f32', lse.shape, 'delta')
+    const delta = step.empty('f32', [batch, heads, tokens], 'delta')
     step.run(wgsl.backwardQ, { q, k, v, dy, logs: lse, out: y, dq, delta }, params, {
       workgroups: overQueries,
       flops: 6 * headSize * pairs,

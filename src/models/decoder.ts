@@ -15,6 +15,7 @@ import { add } from '../kernels/add.ts'
 import { attention } from '../kernels/attention.ts'
 import { swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
+import { headCrossEntropy } from '../kernels/head-loss.ts'
 import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
 import { linear } from '../kernels/matmul.ts'
 import { type Nf4Weight, uploadNf4 } from '../kernels/nf4.ts'
@@ -50,6 +51,8 @@ export interface ForwardOptions {
   readonly skip?: ReadonlySet<number>
   /** Keeps only the input of each layer for the backward pass and makes the rest again: less memory, a third more work. */
   readonly checkpoint?: boolean
+  /** u32 (B, T): where the sequence of each token begins in its row, for rows that hold several (see `attention`). */
+  readonly starts?: Tensor<'u32'>
 }
 
 /** The activation that each linear layer reads: layers that read the same one share one PCA. */
@@ -176,9 +179,24 @@ export class Decoder implements Disposable {
 
   /** Logits from the residual stream: final norm and head. */
   head(step: Step, hidden: Tensor<FloatType>): Tensor<FloatType> {
-    const { normEps, tiedHead } = this.config
-    const x = rmsNorm(step, hidden, this.#weight('model.norm.weight'), { eps: normEps })
-    return linear(step, x, this.#weight(tiedHead ? 'model.embed_tokens.weight' : 'lm_head.weight'))
+    return linear(step, this.#normed(step, hidden), this.#headWeight)
+  }
+
+  /**
+   * −log probability of each token's target, from the residual stream and without all logits at once.
+   * @param targets u32 (B, T).
+   * @returns f32 (B, T), in nats.
+   */
+  losses(step: Step, hidden: Tensor<FloatType>, targets: Tensor<'u32'>): Tensor<'f32'> {
+    return headCrossEntropy(step, this.#normed(step, hidden), this.#headWeight, targets)
+  }
+
+  #normed(step: Step, hidden: Tensor<FloatType>): Tensor<FloatType> {
+    return rmsNorm(step, hidden, this.#weight('model.norm.weight'), { eps: this.config.normEps })
+  }
+
+  get #headWeight(): Tensor<FloatType> {
+    return this.#weight(this.config.tiedHead ? 'model.embed_tokens.weight' : 'lm_head.weight')
   }
 
   /** Weights and updates of a layer that want a gradient. */
@@ -192,7 +210,7 @@ export class Decoder implements Disposable {
     return [...own, ...pairs].filter(({ requiresGrad }) => requiresGrad)
   }
 
-  #layer(step: Step, layer: number, x: Tensor<FloatType>, { updates, observe }: ForwardOptions): Tensor<FloatType> {
+  #layer(step: Step, layer: number, x: Tensor<FloatType>, { updates, observe, starts }: ForwardOptions): Tensor<FloatType> {
     const { heads, kvHeads, headSize, normEps } = this.config
     const [batch, tokens] = x.shape
     const prefix = `model.layers.${layer}`
@@ -217,7 +235,7 @@ export class Decoder implements Disposable {
     const q = rope(step, split(query, heads), this.#frequencies)
     const k = rope(step, split(project(input, 'self_attn.k_proj'), kvHeads), this.#frequencies)
     const v = split(project(input, 'self_attn.v_proj'), kvHeads)
-    const mixed = see('attention.mixed', step.reshape(attention(step, q, k, v), [batch, tokens, heads * headSize]))
+    const mixed = see('attention.mixed', step.reshape(attention(step, q, k, v, { starts }), [batch, tokens, heads * headSize]))
     const middle = project(mixed, 'self_attn.o_proj', x)
 
     const ffnInput = see('ffn.input', norm(middle, 'post_attention_layernorm'))
