@@ -11,17 +11,18 @@ const allowed: Record<string, readonly string[]> = {
   core: [],
   host: ['core'],
   formats: ['core'],
+  data: ['core', 'formats'],
   runtime: ['core', 'host'],
   kernels: ['core', 'runtime'],
   models: ['core', 'host', 'formats', 'runtime', 'kernels'],
   pca: ['core', 'formats', 'runtime', 'kernels'],
   adapters: ['core', 'formats', 'runtime', 'kernels', 'models'],
-  train: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'adapters'],
+  train: ['core', 'host', 'formats', 'data', 'runtime', 'kernels', 'models', 'adapters'],
   bundle: ['core', 'formats'],
   inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
   distill: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
-  cli: ['core', 'host', 'runtime', 'kernels', 'bundle', 'inference', 'distill', 'demo'],
+  cli: ['core', 'host', 'runtime', 'kernels', 'train', 'bundle', 'inference', 'distill', 'demo'],
 }
 const mostLines = 400
 const webgpuCalls =

@@ -82,6 +82,14 @@ export function sha256(bytes: Uint8Array | string): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
 
+/** sha256 of what a source holds, in hex, read a megabyte at a time. */
+export async function sha256Of(source: { length: number; read(offset: number, length: number): Promise<Uint8Array> }) {
+  const hash = createHash('sha256')
+  for (let offset = 0; offset < source.length; offset += 2 ** 20)
+    hash.update(await source.read(offset, Math.min(2 ** 20, source.length - offset)))
+  return hash.digest('hex')
+}
+
 /** A folder of files, as the bundle room sees one. */
 export class FolderFiles {
   readonly root: string

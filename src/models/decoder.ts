@@ -210,7 +210,12 @@ export class Decoder implements Disposable {
     return [...own, ...pairs].filter(({ requiresGrad }) => requiresGrad)
   }
 
-  #layer(step: Step, layer: number, x: Tensor<FloatType>, { updates, observe, starts }: ForwardOptions): Tensor<FloatType> {
+  #layer(
+    step: Step,
+    layer: number,
+    x: Tensor<FloatType>,
+    { updates, observe, starts }: ForwardOptions,
+  ): Tensor<FloatType> {
     const { heads, kvHeads, headSize, normEps } = this.config
     const [batch, tokens] = x.shape
     const prefix = `model.layers.${layer}`
@@ -235,7 +240,10 @@ export class Decoder implements Disposable {
     const q = rope(step, split(query, heads), this.#frequencies)
     const k = rope(step, split(project(input, 'self_attn.k_proj'), kvHeads), this.#frequencies)
     const v = split(project(input, 'self_attn.v_proj'), kvHeads)
-    const mixed = see('attention.mixed', step.reshape(attention(step, q, k, v, { starts }), [batch, tokens, heads * headSize]))
+    const mixed = see(
+      'attention.mixed',
+      step.reshape(attention(step, q, k, v, { starts }), [batch, tokens, heads * headSize]),
+    )
     const middle = project(mixed, 'self_attn.o_proj', x)
 
     const ffnInput = see('ffn.input', norm(middle, 'post_attention_layernorm'))

@@ -14,8 +14,8 @@ export class GradientSum implements Disposable {
   readonly #sums = new Map<Tensor, Tensor<'f32'>>()
 
   /** @param parameters whose gradients are wanted. */
-  constructor(gpu: Gpu, parameters: Iterable<Tensor<FloatType>>) {
-    this.#parameters = [...parameters]
+  constructor(gpu: Gpu, parameters: readonly Tensor<FloatType>[]) {
+    this.#parameters = parameters
     this.#scope = gpu.scope('gradient sum')
   }
 

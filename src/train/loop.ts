@@ -30,7 +30,7 @@ export interface TrainLoop {
   readonly from?: number
   readonly steps: number
   /** Each step is so many passes over a part of its batch, whose gradients for `parameters` are added in f32. */
-  readonly accumulate?: { readonly parts: number; readonly parameters: Iterable<Tensor<FloatType>> }
+  readonly accumulate?: { readonly parts: number; readonly parameters: readonly Tensor<FloatType>[] }
   /** Called before each step, to fetch what {@link loss} will read. */
   prepare?(index: number): Promise<void>
   /**

@@ -23,7 +23,7 @@ export class TrainLog {
   }
 
   /** Adds a line. */
-  add(record: { readonly step: number }): Promise<void> {
+  add<T extends { readonly step: number }>(record: T): Promise<void> {
     return appendFile(this.path, `${JSON.stringify(record)}\n`)
   }
 }

@@ -1,0 +1,53 @@
+import type { ChatTemplate } from '../formats/chat.ts'
+import { type DecoderConfig, expectedTensors } from '../formats/model-config.ts'
+import { extraFeatures } from '../formats/model-family.ts'
+import type { CpuTensor } from '../formats/tensor.ts'
+import type { Tokenizer } from '../formats/tokenizer.ts'
+import { sha256 } from '../host/files.ts'
+import { openModel } from '../models/open-model.ts'
+
+/** A model that is to be trained further, read whole. */
+export interface BaseModel {
+  readonly config: DecoderConfig
+  readonly tensors: ReadonlyMap<string, CpuTensor>
+  readonly tokenizer: Tokenizer
+  readonly chat?: ChatTemplate
+  /** Where the special tokens are that a chat template may ask for. */
+  readonly chatSettings: object
+  /** Hash of the configuration: another one means another model. */
+  readonly configHash: string
+  /** Hash of tokenizer and chat template. */
+  readonly encodingHash: string
+}
+
+/**
+ * Reads a plain Llama decoder from a Hugging Face folder or a GGUF file.
+ * @throws SyntaxError naming the file and what is wrong, or what the model needs that a plain decoder lacks.
+ */
+export async function readBaseModel(path: string): Promise<BaseModel> {
+  await using model = await openModel(path)
+  const extra = extraFeatures(model.config)
+  if (extra.length > 0)
+    throw new SyntaxError(
+      `Cannot train ${path}: this ${model.config.family} needs what a plain decoder lacks: ${extra.join(', ')}`,
+    )
+  const tensors = new Map<string, CpuTensor>()
+  for (const [name, shape] of expectedTensors(model.config)) {
+    const values = await model.weights.read(name)
+    tensors.set(name, {
+      dtype: 'F32',
+      shape,
+      data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
+    })
+  }
+  const { config, tokenizer, chat, settings } = model
+  return {
+    config,
+    tensors,
+    tokenizer,
+    ...(chat && { chat }),
+    chatSettings: settings,
+    configHash: sha256(JSON.stringify(config)),
+    encodingHash: sha256(JSON.stringify([model.tokenizerJson, settings])),
+  }
+}
