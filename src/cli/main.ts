@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
 import { registerDemo } from './demo.ts'
 import { registerDoctor } from './doctor.ts'
+import { registerFinetune } from './finetune.ts'
 import { registerGenerate } from './generate.ts'
 import { registerNiwt } from './niwt.ts'
 import { registerTune } from './tune.ts'
@@ -18,8 +19,8 @@ const program = new Command('nexus')
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
 
-for (const register of [registerDoctor, registerDemo, registerNiwt, registerGenerate, registerTune, registerVerify])
-  register(program)
+const commands = [registerDoctor, registerDemo, registerNiwt, registerFinetune, registerGenerate, registerTune]
+for (const register of [...commands, registerVerify]) register(program)
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {
   for (const sub of command.commands) {
