@@ -1,4 +1,5 @@
 import { parquetMetadataAsync, parquetReadObjects } from 'hyparquet'
+import { compressors } from 'hyparquet-compressors'
 import type { ByteSource } from '../formats/byte-source.ts'
 import { readLines } from './lines.ts'
 
@@ -91,7 +92,7 @@ async function* readParquet(name: string, source: ByteSource): AsyncGenerator<Da
   for (const group of metadata.row_groups) {
     const end = first + Number(group.num_rows)
     for (let begin = first; begin < end; begin += rowsAtOnce) {
-      const options = { file, metadata, rowStart: begin, rowEnd: Math.min(end, begin + rowsAtOnce) }
+      const options = { file, metadata, compressors, rowStart: begin, rowEnd: Math.min(end, begin + rowsAtOnce) }
       const rows = await parquetReadObjects(options).catch((error: unknown) => {
         throw fault(error)
       })

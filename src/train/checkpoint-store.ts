@@ -104,7 +104,7 @@ export class CheckpointStore {
   /** Deletes what no index names: rotated checkpoints, and what a killed process left. */
   async #sweep(kept: ReadonlySet<string>): Promise<void> {
     for (const name of await readdir(this.folder))
-      if (/^step-\d+\.safetensors(\.\d+\.part)?$/.test(name) && !kept.has(name))
+      if (/^(step-\d+\.safetensors|index\.json\.\d+\.part)(\.\d+\.part)?$/.test(name) && !kept.has(name))
         await rm(this.#path(name), { force: true })
   }
 

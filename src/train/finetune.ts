@@ -116,19 +116,14 @@ class Bench implements Disposable {
   }
 
   /** Mean loss of the learned tokens kept for evaluation, in nats. */
-  async evaluate(gpu: Gpu, onProgress: OnProgress): Promise<number> {
+  async evaluate(gpu: Gpu): Promise<number> {
     let nats = 0
     let learned = 0
-    let done = 0
     this.optimiser.setTraining(false)
     for await (const batch of this.data.evaluation()) {
-      if (batch.total > 0) {
-        using step = gpu.step({ label: 'evaluate' })
-        nats += await step.readNumber(this.loss(step, batch, 1))
-        learned += batch.total
-      }
-      done += batch.rows
-      onProgress({ task: 'evaluate', done, total: Math.max(done, this.data.sizes.eval), unit: 'rows' })
+      using step = gpu.step({ label: 'evaluate' })
+      nats += await step.readNumber(this.loss(step, batch, 1))
+      learned += batch.total
     }
     this.optimiser.setTraining(true)
     return nats / learned
@@ -284,6 +279,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   let [first, last] = [saved?.first ?? Number.NaN, saved?.last ?? Number.NaN]
   let current: StepData
   let started = performance.now()
+  let evaluated: Readonly<Record<string, string>> = {}
 
   const save = async (score?: number) => {
     const tensors = new Map<string, CpuTensor>()
@@ -298,7 +294,8 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
     if (step.step === 0) first = step.loss
     last = step.loss
     const evaluates = bench.data.sizes.eval > 0 && (done % settings.evalEvery === 0 || done === steps)
-    const evaluation = evaluates ? await bench.evaluate(gpu, onProgress) : undefined
+    const evaluation = evaluates ? await bench.evaluate(gpu) : undefined
+    if (evaluation !== undefined) evaluated = { 'held out': evaluation.toFixed(4) }
     await log.add({ ...step, tokens: current.used, ...(evaluates && { evaluation }) })
     const stop = evaluation !== undefined && stopper.add(evaluation)
     if (evaluates || done % settings.checkpointEvery === 0 || done === steps) await save(evaluation)
@@ -320,6 +317,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
         update: (step, gradients, index) => bench.optimiser.update(step, gradients, schedule(index)),
         describe: (index) => bench.data.places(index),
         figures: () => ({
+          ...evaluated,
           'tokens/s': ((1000 * current.used) / (performance.now() - started)).toFixed(0),
           memory: `${Math.ceil(gpu.memory.peakBytes / 2 ** 20)} MiB`,
         }),
