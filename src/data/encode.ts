@@ -14,6 +14,8 @@ export interface Encoding {
   readonly tokenizer: Tokenizer
   /** Of the model; conversations need one. */
   readonly chat?: ChatTemplate
+  /** Id in front of every text and prompt; conversations have what their template gives. */
+  readonly bosId?: number
   /** Id behind every text and completion. */
   readonly eosId: number
   /** Most ids of a row; one more than what the model is run on. */
@@ -35,10 +37,12 @@ export interface EncodedExample {
  */
 export function encodeExample(place: string, example: Example, encoding: Encoding): EncodedExample {
   const { tokenizer, eosId, length } = encoding
+  const bos = encoding.bosId === undefined ? [] : [encoding.bosId]
   try {
-    if (example.kind === 'text') return { rows: textRows([...tokenizer.encode(example.text), eosId], length), cut: 0 }
+    if (example.kind === 'text')
+      return { rows: textRows([...bos, ...tokenizer.encode(example.text), eosId], length), cut: 0 }
     if (example.kind === 'completion') {
-      const prompt = tokenizer.encode(example.prompt)
+      const prompt = [...bos, ...tokenizer.encode(example.prompt)]
       const ids = [...prompt, ...tokenizer.encode(example.completion), eosId]
       return shortened([{ ids, trained: ids.map((_, i) => i >= prompt.length) }], length)
     }

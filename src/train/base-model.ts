@@ -12,10 +12,12 @@ export interface BaseModel {
   readonly tensors: ReadonlyMap<string, CpuTensor>
   readonly tokenizer: Tokenizer
   readonly chat?: ChatTemplate
+  /** Id in front of every text, where the tokenizer asks for one. */
+  readonly bosId?: number
   /** Where the special tokens are that a chat template may ask for. */
   readonly chatSettings: object
-  /** Hash of the configuration: another one means another model. */
-  readonly configHash: string
+  /** Hash of the configuration and of the beginning of every tensor: another one means another model. */
+  readonly hash: string
   /** Hash of tokenizer and chat template. */
   readonly encodingHash: string
 }
@@ -32,6 +34,7 @@ export async function readBaseModel(path: string): Promise<BaseModel> {
       `Cannot train ${path}: this ${model.config.family} needs what a plain decoder lacks: ${extra.join(', ')}`,
     )
   const tensors = new Map<string, CpuTensor>()
+  const beginnings: string[] = []
   for (const [name, shape] of expectedTensors(model.config)) {
     const values = await model.weights.read(name)
     tensors.set(name, {
@@ -41,13 +44,24 @@ export async function readBaseModel(path: string): Promise<BaseModel> {
     })
   }
   const { config, tokenizer, chat, settings } = model
+  const bosId = asksForBos(model.tokenizerJson, settings) ? config.bosId : undefined
   return {
     config,
     tensors,
     tokenizer,
     ...(chat && { chat }),
+    ...(bosId !== undefined && { bosId }),
     chatSettings: settings,
-    configHash: sha256(JSON.stringify(config)),
+    hash: sha256(JSON.stringify([config, beginnings])),
     encodingHash: sha256(JSON.stringify([model.tokenizerJson, settings])),
   }
+}
+
+/** Whether a tokenizer puts its first token in front of a text: by its settings, or by the template in its post-processor. */
+function asksForBos(tokenizerJson: object, settings: object): boolean {
+  const { add_bos_token: asked, bos_token: token } = settings as { add_bos_token?: unknown; bos_token?: unknown }
+  if (typeof asked === 'boolean') return asked
+  const text = typeof token === 'object' ? (token as { content?: unknown } | null)?.content : token
+  const { post_processor: after } = tokenizerJson as { post_processor?: unknown }
+  return typeof text === 'string' && JSON.stringify(after ?? null).includes(JSON.stringify(text))
 }

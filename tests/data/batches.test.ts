@@ -70,6 +70,12 @@ describe('conversations', () => {
   test('completions are learned behind their prompts, texts whole in windows', () => {
     const [row] = encodeExample('x', { kind: 'completion', prompt: 'ab', completion: 'cd' }, encoding).rows
     expect(spoken(row)).toBe('cd\n')
+    const [begun] = encodeExample(
+      'x',
+      { kind: 'completion', prompt: 'a', completion: 'b' },
+      { ...encoding, bosId: 96 },
+    ).rows
+    expect(tokenizer.decode(Array.from(begun.ids))).toBe('<|start|>ab\n')
     const { rows } = encodeExample('x', { kind: 'text', text: 'abcdefgh' }, { ...encoding, length: 4 })
     expect(rows.map(({ ids }) => tokenizer.decode(Array.from(ids)))).toEqual(['abcd', 'defg', 'gh\n'])
     expect(rows.map(spoken).join('')).toBe('bcdefgh\n')

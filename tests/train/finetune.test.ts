@@ -10,7 +10,8 @@ import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensor
 import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
 import { writeJson } from '../../src/host/files.ts'
 import { randomTensors } from '../../src/models/decoder.ts'
-import { finetune, planFinetune } from '../../src/train/finetune.ts'
+import { finetune } from '../../src/train/finetune.ts'
+import { planFinetune } from '../../src/train/finetune-plan.ts'
 import { type FinetuneSettings, finetuneDefaults } from '../../src/train/finetune-settings.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
