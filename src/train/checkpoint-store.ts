@@ -56,8 +56,11 @@ export class CheckpointStore {
   /**
    * Adds the checkpoint taken after `step` steps, and lets go of those that are neither among the newest nor the best.
    * @param score what makes a checkpoint better the smaller it is; without one it is never the best.
+   * @throws RangeError when the score is not finite; nothing is written then.
    */
   async save(step: number, content: Uint8Array, score?: number): Promise<void> {
+    if (score !== undefined && !Number.isFinite(score))
+      throw new RangeError(`Cannot save the checkpoint of step ${step}: its score is ${score}`)
     const file = `step-${String(step).padStart(8, '0')}.safetensors`
     await writeFileAtomic(this.#path(file), content)
     const entry = {

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { Adapter } from '../adapters/adapter.ts'
+import { GpuError } from '../core/errors.ts'
 import { Random } from '../core/random.ts'
 import type { PackedBatch } from '../data/packed-batch.ts'
 import type { LinearName } from '../formats/model-config.ts'
@@ -73,7 +74,7 @@ export class FinetuneBench implements Disposable {
     return loss
   }
 
-  /** Mean loss of the learned tokens kept for evaluation, in nats. */
+  /** Mean loss of the learned tokens kept for evaluation, in nats. @throws GpuError when it is not finite. */
   async evaluate(gpu: Gpu): Promise<number> {
     let nats = 0
     let learned = 0
@@ -84,6 +85,11 @@ export class FinetuneBench implements Disposable {
       learned += batch.total
     }
     this.optimiser.setTraining(true)
+    if (!Number.isFinite(nats))
+      throw new GpuError(
+        `The loss of the rows kept for evaluation is ${nats} after step ${this.optimiser.steps}: lower the learning rate, ` +
+          'or look at these rows',
+      )
     return nats / learned
   }
 

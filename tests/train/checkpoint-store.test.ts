@@ -28,6 +28,7 @@ test('the newest and the best are kept, and a later start replaces what came aft
   ])
   expect(text((await store.latest())?.content)).toBe('state 5')
   expect((await store.best())?.step).toBe(2)
+  await expect(store.save(6, bytes('x'), Number.NaN)).rejects.toThrow('its score is NaN')
   await store.save(3, bytes('another state 3'))
   expect((await store.entries()).map(({ step }) => step)).toEqual([2, 3])
 })
