@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { appendFile, type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, isAbsolute, join, normalize, sep } from 'node:path'
 import { ResourceError } from '../core/errors.ts'
 
@@ -30,6 +30,47 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array | string):
       throw new ResourceError(`Cannot write ${path}: the disk is full. Free ${bytes.length} bytes and run again.`)
     throw error
   }
+}
+
+/**
+ * Writes a file of many parts whole or not at all, a part in memory at a time.
+ * @param work adds the parts with the function that it is given.
+ */
+export async function writePartsAtomic<T>(
+  path: string,
+  work: (add: (bytes: Uint8Array) => Promise<void>) => Promise<T>,
+): Promise<T> {
+  const part = `${path}.${process.pid}.part`
+  await mkdir(dirname(path), { recursive: true })
+  try {
+    const file = await open(part, 'w')
+    let result: T
+    try {
+      result = await work((bytes) => file.appendFile(bytes))
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(part, path)
+    return result
+  } catch (error) {
+    await rm(part, { force: true }).catch(() => {})
+    const code = (error as { code?: string }).code
+    if (code === 'ENOSPC' || code === 'EDQUOT')
+      throw new ResourceError(`Cannot write ${path}: the disk is full. Free some of it and run again.`)
+    throw error
+  }
+}
+
+/** Adds text to the end of a file. Missing folders are made. */
+export async function appendText(path: string, text: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true })
+  await appendFile(path, text)
+}
+
+/** Names of what is in a folder, without what is in its folders. */
+export function listNames(path: string): Promise<string[]> {
+  return readdir(path)
 }
 
 /** Writes a value as JSON that a person can read, whole or not at all. */

@@ -1,7 +1,15 @@
-import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { exists, readBytes, readJson, sha256, writeFileAtomic, writeJson } from '../host/files.ts'
+import {
+  exists,
+  listNames,
+  readBytes,
+  readJson,
+  removeFolder,
+  sha256,
+  writeFileAtomic,
+  writeJson,
+} from '../host/files.ts'
 
 const schema = z.object({
   version: z.literal(1),
@@ -106,9 +114,9 @@ export class CheckpointStore {
 
   /** Deletes what no index names: rotated checkpoints, and what a killed process left. */
   async #sweep(kept: ReadonlySet<string>): Promise<void> {
-    for (const name of await readdir(this.folder))
+    for (const name of await listNames(this.folder))
       if (/^(step-\d+\.safetensors|index\.json\.\d+\.part)(\.\d+\.part)?$/.test(name) && !kept.has(name))
-        await rm(this.#path(name), { force: true })
+        await removeFolder(this.#path(name))
   }
 
   #path(name: string): string {

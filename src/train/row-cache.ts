@@ -1,4 +1,3 @@
-import { mkdir, open, rename, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import type { OnProgress } from '../core/progress.ts'
@@ -6,7 +5,18 @@ import { type Encoding, encodeExample } from '../data/encode.ts'
 import { toExample } from '../data/example.ts'
 import { placeOf, readRecords } from '../data/records.ts'
 import { openRows, type RowStore, rowWords } from '../data/row-file.ts'
-import { exists, FileSource, readBytes, readJson, sha256, sha256Of, writeFileAtomic, writeJson } from '../host/files.ts'
+import {
+  exists,
+  FileSource,
+  readBytes,
+  readJson,
+  removeFolder,
+  sha256,
+  sha256Of,
+  writeFileAtomic,
+  writeJson,
+  writePartsAtomic,
+} from '../host/files.ts'
 
 const schema = z.object({
   key: z.string(),
@@ -72,19 +82,18 @@ async function encodeAll(
 ): Promise<RowSummary> {
   const { data, folder } = options
   const name = basename(data)
-  await mkdir(folder, { recursive: true })
-  const part = join(folder, 'rows.bin.part')
+  // A summary must never stand beside rows that it does not describe; and what a killed process left may be large.
+  await removeFolder(folder)
   const index: number[] = []
   const counts = { rows: 0, records: 0, ids: 0, learned: 0, cut: 0 }
-  const file = await open(part, 'w')
-  try {
+  await writePartsAtomic(join(folder, 'rows.bin'), async (add) => {
     for await (const record of readRecords(name, source)) {
       const { rows, cut } = encodeExample(record.place, toExample(record), options)
       counts.records++
       counts.cut += cut
       for (const row of rows) {
         const words = rowWords(row)
-        await file.appendFile(words)
+        await add(new Uint8Array(words.buffer))
         index.push(words.length, record.number)
         counts.rows++
         counts.ids += words.length
@@ -98,14 +107,8 @@ async function encodeAll(
           unit: 'records',
         })
     }
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  if (counts.rows === 0) throw new SyntaxError(`${name}: it holds nothing to learn from`)
-  // A summary must never stand beside rows that it does not describe.
-  await rm(join(folder, 'rows.json'), { force: true })
-  await rename(part, join(folder, 'rows.bin'))
+    if (counts.rows === 0) throw new SyntaxError(`${name}: it holds nothing to learn from`)
+  })
   await writeFileAtomic(join(folder, 'index.bin'), new Uint8Array(Uint32Array.from(index).buffer))
   const summary = { ...hashes, ...counts }
   await writeJson(join(folder, 'rows.json'), summary)

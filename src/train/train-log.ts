@@ -1,6 +1,4 @@
-import { appendFile, mkdir, readFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { exists, writeFileAtomic } from '../host/files.ts'
+import { appendText, exists, readBytes, writeFileAtomic } from '../host/files.ts'
 
 /** A JSONL file with a line for each step, each step once, however often the run was stopped. */
 export class TrainLog {
@@ -12,9 +10,8 @@ export class TrainLog {
 
   /** Opens the log of a run that goes on at `step`: lines of that step and later, and a torn last line, are cut off. */
   static async resume(path: string, step: number): Promise<TrainLog> {
-    await mkdir(dirname(path), { recursive: true })
     if (exists(path)) {
-      const text = await readFile(path, 'utf8')
+      const text = new TextDecoder().decode(await readBytes(path))
       const kept = text.split('\n').filter((line) => (stepOf(line) ?? Number.POSITIVE_INFINITY) < step)
       const whole = kept.map((line) => `${line}\n`).join('')
       if (whole !== text) await writeFileAtomic(path, whole)
@@ -24,7 +21,7 @@ export class TrainLog {
 
   /** Adds a line. */
   add<T extends { readonly step: number }>(record: T): Promise<void> {
-    return appendFile(this.path, `${JSON.stringify(record)}\n`)
+    return appendText(this.path, `${JSON.stringify(record)}\n`)
   }
 }
 
