@@ -90,7 +90,7 @@ test(
       expect(lines.map(({ step }) => step)).toEqual(Array.from({ length: 12 }, (_, step) => step))
       expect(lines.filter(({ evaluation }) => evaluation !== undefined).map(({ step }) => step)).toEqual([4, 9, 11])
     }),
-  60_000,
+  180_000,
 )
 
 test(
@@ -127,7 +127,7 @@ test(
           )
       }
     }),
-  60_000,
+  180_000,
 )
 
 test('other settings in the same folder are refused by name, and --fresh starts over', async () => {
@@ -136,13 +136,13 @@ test('other settings in the same folder are refused by name, and --fresh starts 
   expect((await run('again', { steps: 1, lr: 0.5 }, { fresh: true })).steps).toBe(1)
   await expect(run('wide', { length: 4000 })).rejects.toThrow("the model's context is 128")
   await expect(run('none', { targets: ['x_proj'] })).rejects.toThrow('linear layers are q_proj')
-}, 60_000)
+}, 180_000)
 
 test('evaluations that do not improve stop the run, and the best adapter is written', async () => {
   // Too small a rate to change anything: every evaluation after the first is as good as it.
   const result = await run('patient', { lr: 1e-30, steps: 40, evalEvery: 1, patience: 2 })
   expect(result).toMatchObject({ steps: 3, written: 1 })
-}, 60_000)
+}, 180_000)
 
 test(
   'the plan counts rows, tokens, memory and time, and leaves no run behind',
@@ -161,7 +161,7 @@ test(
       expect(checkpointed.passBytes).toBeLessThan(plan.passBytes)
       await expect(read('plan', 'finetune.json')).rejects.toThrow('ENOENT')
     }),
-  60_000,
+  180_000,
 )
 
 test('a gradient that is not finite names the step and the lines that it came from', async () => {
@@ -178,4 +178,4 @@ test('a gradient that is not finite names the step and the lines that it came fr
   expect((fault as Error).message).toMatch(
     /^The loss of finetune is NaN at step 0 \(loss NaN\), first in the term loss; it learned from data\.jsonl:\d+, data\.jsonl:\d+: lower/,
   )
-}, 60_000)
+}, 180_000)
