@@ -1,8 +1,10 @@
 import type { FloatType } from '../src/core/dtype.ts'
 import { Random } from '../src/core/random.ts'
+import { dynamicMap, unsignedDynamicMap } from '../src/formats/dynamic-map.ts'
 import { quantizeInt8 } from '../src/formats/int8.ts'
 import { quantizeNf4 } from '../src/formats/nf4.ts'
 import { adamw } from '../src/kernels/adamw.ts'
+import { adamw8 } from '../src/kernels/adamw8.ts'
 import { add } from '../src/kernels/add.ts'
 import { attention } from '../src/kernels/attention.ts'
 import { attentionDecode, type KvCache, kvAppend } from '../src/kernels/attention-decode.ts'
@@ -106,6 +108,11 @@ export class Maker {
       pageTable: this.#scope.upload('u32', [batch, pages], table),
       position: this.#scope.upload('u32', [batch], new Uint32Array(batch).fill(keys - 1)),
     }
+  }
+
+  /** The values of the codes of 8-bit moments. */
+  dynamicMaps(): Tensor<'f32'> {
+    return this.#scope.upload('f32', [512], [...dynamicMap, ...unsignedDynamicMap])
   }
 
   /** A weight in NF4, its scales plain or nested. */
@@ -488,6 +495,17 @@ export const cases: readonly Case[] = [
       const [weight, gradient] = [make.constant(1024, 1024), make.constant(1024, 1024)]
       const [m, v] = [make.constant(1024, 1024), make.positive(1024, 1024)]
       return (step) => adamw(step, [{ weight, gradient, m, v, decay: 0.01 }], { rates: { lr: 1e-6, t: 10 }, clip: 1 })
+    },
+  },
+  {
+    name: 'adamw8 1 million parameters',
+    backward: false,
+    setup(make) {
+      const [weight, gradient, largest] = [make.constant(1024, 1024), make.constant(1024, 1024), make.positive(4096, 2)]
+      const codes = () => make.ids(2 ** 32, 2 ** 18)
+      const maps = make.dynamicMaps()
+      const target = { weight, gradient, m: codes(), v: codes(), largest, decay: 0.01 }
+      return (step) => adamw8(step, [target], { rates: { lr: 1e-6, t: 10 }, clip: 1, maps })
     },
   },
 ]

@@ -5,6 +5,7 @@ import { registerChat } from './chat.ts'
 import { registerConvert } from './convert.ts'
 import { registerDemo } from './demo.ts'
 import { registerDoctor } from './doctor.ts'
+import { registerFinetune } from './finetune.ts'
 import { registerGenerate } from './generate.ts'
 import { registerKeys } from './keys.ts'
 import { registerNiwt } from './niwt.ts'
@@ -27,7 +28,8 @@ const program = new Command('nexus')
 
 const commands = [
   ...[registerDoctor, registerDemo, registerNiwt, registerPull, registerCache, registerShow, registerConvert],
-  ...[registerChat, registerGenerate, registerTune, registerPack, registerKeys, registerSign, registerVerify],
+  ...[registerFinetune, registerChat, registerGenerate, registerTune],
+  ...[registerPack, registerKeys, registerSign, registerVerify],
 ]
 for (const register of commands) register(program)
 // Sub-commands take over what the program was told before they were added.

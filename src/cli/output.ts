@@ -46,7 +46,7 @@ function barView(): View {
   let bars: MultiBar | undefined
   let bar: SingleBar | undefined
   let task: string | undefined
-  let started = 0
+  let first: First = { done: 0, time: 0 }
   const close = () => {
     bars?.stop()
     bars = undefined
@@ -56,7 +56,7 @@ function barView(): View {
   const onProgress = (progress: Progress) => {
     if (progress.task !== task) {
       close()
-      started = performance.now()
+      first = { done: progress.done, time: performance.now() }
       task = progress.task
       bars = new MultiBar(
         {
@@ -68,7 +68,7 @@ function barView(): View {
       )
       bar = bars.create(progress.total, 0)
     }
-    bar?.update(progress.done, { ...describe(progress, started), task: progress.task.padEnd(22), unit: progress.unit })
+    bar?.update(progress.done, { ...describe(progress, first), task: progress.task.padEnd(22), unit: progress.unit })
     if (progress.done >= progress.total) close()
   }
   return { onProgress, close }
@@ -77,9 +77,9 @@ function barView(): View {
 /** A line every few seconds and one at the end of each task, for logs. */
 function lineView(): View {
   let task: string | undefined
-  let started = 0
+  let first: First = { done: 0, time: 0 }
   const show = throttled((progress) => {
-    const { rate, left, figures } = describe(progress, started)
+    const { rate, left, figures } = describe(progress, first)
     const parts = [`${progress.task}: ${progress.done} of ${progress.total} ${progress.unit}`, rate, left, figures]
     process.stderr.write(`${parts.filter(Boolean).join(', ')}\n`)
   })
@@ -87,7 +87,7 @@ function lineView(): View {
     onProgress(progress) {
       if (progress.task !== task) {
         task = progress.task
-        started = performance.now()
+        first = { done: progress.done, time: performance.now() }
       }
       show(progress)
     },
@@ -95,10 +95,16 @@ function lineView(): View {
   }
 }
 
-function describe({ done, total, unit, figures }: Progress, started: number) {
-  const seconds = (performance.now() - started) / 1000
-  const rate = done / Math.max(seconds, 1e-3)
-  const known = seconds > 0.5 && done > 1
+/** The first report of a task: what was done by then, in a run that went on perhaps long ago, says nothing of the rate. */
+interface First {
+  readonly done: number
+  readonly time: number
+}
+
+function describe({ done, total, unit, figures }: Progress, first: First) {
+  const seconds = (performance.now() - first.time) / 1000
+  const rate = (done - first.done) / Math.max(seconds, 1e-3)
+  const known = seconds > 0.5 && done > first.done
   return {
     rate: known ? `${rate >= 10 ? rate.toFixed(0) : rate.toFixed(2)} ${unit}/s` : '',
     left: done >= total ? `${duration(seconds)} in all` : known ? `${duration((total - done) / rate)} left` : '',

@@ -1,17 +1,18 @@
-import { appendFile } from 'node:fs/promises'
 import { Adapter } from '../adapters/adapter.ts'
 import { Random } from '../core/random.ts'
 import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
-import { exists, readBytes, writeFileAtomic } from '../host/files.ts'
+import { writeFileAtomic } from '../host/files.ts'
 import { add } from '../kernels/add.ts'
 import { Decoder } from '../models/decoder.ts'
 import { readModelFolder } from '../models/folder.ts'
-import type { Gradients, Step } from '../runtime/step.ts'
+import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
+import { CheckpointStore } from '../train/checkpoint-store.ts'
 import { type StepRecord, trainLoop } from '../train/loop.ts'
-import { Optimiser } from '../train/optimiser.ts'
+import { type GradientSource, Optimiser } from '../train/optimiser.ts'
 import { linearSchedule } from '../train/schedule.ts'
+import { TrainLog } from '../train/train-log.ts'
 import { anchorBases, type Capture, readCapture } from './capture.ts'
 import { anchoredTerms } from './losses.ts'
 import { recover } from './recover.ts'
@@ -47,7 +48,10 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
     captures.set(name, await readCapture(where.capture(name)))
     bases.set(name, await anchorBases(run, name, architecture.anchors, run.settings.capture))
   }
-  const saved = exists(where.checkpoint) ? parseSafetensors(await readBytes(where.checkpoint)) : undefined
+  const store = new CheckpointStore(where.checkpoints)
+  const found = await store.latest()
+  const saved = found && parseSafetensors(found.content)
+  const log = await TrainLog.resume(where.log, found?.step ?? 0)
   const part = (prefix: string) =>
     new Map(
       [...(saved?.tensors ?? [])].flatMap(([name, t]) =>
@@ -89,7 +93,7 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
   await trainLoop({
     task: 'distil',
     gpu: run.gpu,
-    from: Number(saved?.metadata.step ?? 0),
+    from: found?.step,
     steps,
     lr: (index) => (joint(index) ? backboneLr(index - distil.adapterSteps) : adapterLr(index)),
     loss(step, index) {
@@ -124,14 +128,14 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
         first = record.terms
       }
       last = record.terms
-      await appendFile(where.log, `${JSON.stringify(record)}\n`)
+      await log.add(record)
       if ((record.step + 1) % distil.checkpointEvery === 0 || record.step + 1 === steps) await save(record)
     },
     onProgress: run.onProgress,
     signal: run.signal,
   })
 
-  function update(step: Step, gradients: Gradients, index: number): Tensor<'f32'> {
+  function update(step: Step, gradients: GradientSource, index: number): Tensor<'f32'> {
     const clip = adapterOptimiser.update(step, gradients, adapterLr(index))
     return joint(index) ? backboneOptimiser.update(step, gradients, backboneLr(index - distil.adapterSteps)) : clip
   }
@@ -146,12 +150,11 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
     put('backbone.optimiser/', await backboneOptimiser.save())
     put('adapters.optimiser/', await adapterOptimiser.save())
     const text = {
-      step: String(record.step + 1),
       norms: JSON.stringify(norms),
       first: JSON.stringify(first),
       last: JSON.stringify(last),
     }
-    await writeFileAtomic(where.checkpoint, writeSafetensors(all, text))
+    await store.save(record.step + 1, writeSafetensors(all, text))
   }
 
   backboneOptimiser.setTraining(false)

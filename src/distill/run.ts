@@ -81,7 +81,7 @@ export function paths(folder: string, teacher: string) {
     capture: (capability: string) => join(folder, 'captures', `${capability}.safetensors`),
     baseline: join(folder, 'captures', 'baseline.json'),
     architecture: join(folder, 'configs', 'student_arch.json'),
-    checkpoint: join(folder, 'checkpoints', 'distil.safetensors'),
+    checkpoints: join(folder, 'checkpoints'),
     log: join(folder, 'distil_log.jsonl'),
     student: join(folder, 'student'),
     report: join(folder, 'verify_report.json'),

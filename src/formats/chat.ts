@@ -18,6 +18,12 @@ export interface ChatOptions {
   readonly now?: Date
 }
 
+/** Ids of a conversation, and which of them are to be learned. */
+export interface TrainedIds {
+  readonly ids: readonly number[]
+  readonly trained: readonly boolean[]
+}
+
 /** Bounds on what a template, which comes with a model and is a program, may take. */
 export interface ChatLimits {
   /** Milliseconds of one rendering; 1,000 unless told. */
@@ -109,18 +115,75 @@ export class ChatTemplate {
    * @throws SyntaxError as {@link render} does; RangeError when the vocabulary lacks a character.
    */
   encode(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: ChatOptions = {}): number[] {
+    const { text, encode } = this.#guarded(tokenizer, messages, options)
+    return encode(text(messages.length, options.addGenerationPrompt ?? true))
+  }
+
+  /**
+   * The conversation for training: its ids, and which of them the assistant says, its end token included. Each part is
+   * encoded by itself, as it is when the model answers. Where a template shows earlier answers in another way than last
+   * ones (without their thoughts), the conversation becomes a row for each answer that it shows so.
+   * @throws SyntaxError as {@link render} does, or when an answer does not begin where the template prompts for one.
+   */
+  encodeAnswers(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: ChatOptions = {}): TrainedIds[] {
+    const { text, encode, spellings } = this.#guarded(tokenizer, messages, options)
+    const rows: TrainedIds[] = []
+    const answers = [...messages.keys()].filter((i) => messages[i].role === 'assistant')
+    const span = (whole: string, i: number) => {
+      const [before, after] = [text(i, true), text(i + 1, false)]
+      return whole.startsWith(after) && after.startsWith(before) ? ([before.length, after.length] as const) : undefined
+    }
+    const addRow = (whole: string, spans: readonly (readonly [number, number])[]) => {
+      const ids: number[] = []
+      const trained: boolean[] = []
+      const put = (part: string, learn: boolean) => {
+        for (const id of encode(part)) {
+          ids.push(id)
+          trained.push(learn)
+        }
+      }
+      let at = 0
+      for (const [begin, end] of spans) {
+        put(whole.slice(at, begin), false)
+        at = endOfAnswer(whole.slice(begin, end), spellings) + begin
+        put(whole.slice(begin, at), true)
+      }
+      put(whole.slice(at), false)
+      rows.push({ ids, trained })
+    }
+    const whole = text(messages.length, false)
+    const spans = answers.flatMap((i) => [span(whole, i)].filter((found) => found !== undefined))
+    for (const i of answers) {
+      if (span(whole, i)) continue
+      const own = text(i + 1, false)
+      const found = span(own, i)
+      if (!found)
+        throw new SyntaxError(
+          `Cannot train on the conversation: the chat template does not begin message ${i} as it prompts for an answer`,
+        )
+      addRow(own, [found])
+    }
+    if (spans.length > 0) addRow(whole, spans)
+    return rows
+  }
+
+  /** Renders the first messages with what they spell kept from becoming special tokens, and encodes such text. */
+  #guarded(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: ChatOptions) {
     const spellings = [...tokenizer.specials.keys()].filter((spelling) => spelling.length > 1)
     const given = JSON.stringify([messages, options.variables ?? {}])
     const mark = noncharacters.find((character) => !given.includes(character))
     if (mark === undefined)
       throw new SyntaxError('Cannot encode the conversation: it holds every noncharacter of Unicode')
     const guard = (value: unknown) => mapTexts(value, (text) => breakSpellings(text, spellings, mark))
-    const text = this.render(guard(messages) as ChatMessage[], {
-      ...options,
-      ...(options.variables && { variables: guard(options.variables) as Record<string, unknown> }),
-    })
+    const guarded = guard(messages) as ChatMessage[]
+    const variables = options.variables && { variables: guard(options.variables) as Record<string, unknown> }
     const unmarked: Tokenizer = { ...tokenizer, encode: (part) => tokenizer.encode(part.replaceAll(mark, '')) }
-    return encodeWithSpecials(unmarked, text)
+    return {
+      spellings,
+      text: (count: number, addGenerationPrompt: boolean) =>
+        this.render(guarded.slice(0, count), { ...options, ...variables, addGenerationPrompt }),
+      encode: (text: string) => encodeWithSpecials(unmarked, text),
+    }
   }
 
   #range(bounds: readonly number[]): number[] {
@@ -131,6 +194,12 @@ export class ChatTemplate {
       throw new Error(`a range of ${length} numbers is larger than ${this.#limits.size}`)
     return Array.from({ length }, (_, i) => start + i * step)
   }
+}
+
+/** Where an answer ends: before the white space that a template puts behind its end token, if it has one. */
+function endOfAnswer(answer: string, spellings: readonly string[]): number {
+  const end = answer.trimEnd()
+  return spellings.some((spelling) => end.endsWith(spelling)) ? end.length : answer.length
 }
 
 /** Characters that Unicode sets aside for use inside a program, U+FDD0 to U+FDEF. */

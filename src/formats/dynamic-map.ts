@@ -5,16 +5,20 @@ const { fround } = Math
  * zero, the larger ones divided more finely.
  * @see Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2021, section 1.3.
  */
-export const dynamicMap: Float32Array<ArrayBuffer> = makeMap()
+export const dynamicMap: Float32Array<ArrayBuffer> = makeMap(true)
 
-function makeMap(): Float32Array<ArrayBuffer> {
+/** The 256 values, ascending, of the unsigned codes: 0, and seven decades up to 1, each twice as fine as the signed ones. */
+export const unsignedDynamicMap: Float32Array<ArrayBuffer> = makeMap(false)
+
+function makeMap(signed: boolean): Float32Array<ArrayBuffer> {
   const values = [0, 1]
   for (let decade = 0; decade < 7; decade++) {
-    const bounds = linspace(2 ** decade + 1)
+    const bounds = linspace((signed ? 1 : 2) * 2 ** decade + 1)
     const unit = fround(10 ** (decade - 6))
     for (let i = 0; i + 1 < bounds.length; i++) {
       const mean = fround(fround(bounds[i] + bounds[i + 1]) / 2)
-      values.push(fround(unit * mean), fround(-unit * mean))
+      values.push(fround(unit * mean))
+      if (signed) values.push(fround(-unit * mean))
     }
   }
   return Float32Array.from(values).sort()

@@ -1,6 +1,17 @@
 import { createHash } from 'node:crypto'
 import { createReadStream, existsSync } from 'node:fs'
-import { type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm, statfs } from 'node:fs/promises'
+import {
+  appendFile,
+  type FileHandle,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  statfs,
+} from 'node:fs/promises'
 import { dirname, isAbsolute, join, normalize, sep } from 'node:path'
 import { ResourceError } from '../core/errors.ts'
 
@@ -30,6 +41,47 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array | string):
       throw new ResourceError(`Cannot write ${path}: the disk is full. Free ${bytes.length} bytes and run again.`)
     throw error
   }
+}
+
+/**
+ * Writes a file of many parts whole or not at all, a part in memory at a time.
+ * @param work adds the parts with the function that it is given.
+ */
+export async function writePartsAtomic<T>(
+  path: string,
+  work: (add: (bytes: Uint8Array) => Promise<void>) => Promise<T>,
+): Promise<T> {
+  const part = `${path}.${process.pid}.part`
+  await mkdir(dirname(path), { recursive: true })
+  try {
+    const file = await open(part, 'w')
+    let result: T
+    try {
+      result = await work((bytes) => file.appendFile(bytes))
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(part, path)
+    return result
+  } catch (error) {
+    await rm(part, { force: true }).catch(() => {})
+    const code = (error as { code?: string }).code
+    if (code === 'ENOSPC' || code === 'EDQUOT')
+      throw new ResourceError(`Cannot write ${path}: the disk is full. Free some of it and run again.`)
+    throw error
+  }
+}
+
+/** Adds text to the end of a file. Missing folders are made. */
+export async function appendText(path: string, text: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true })
+  await appendFile(path, text)
+}
+
+/** Names of what is in a folder, without what is in its folders. */
+export function listNames(path: string): Promise<string[]> {
+  return readdir(path)
 }
 
 /** Writes a value as JSON that a person can read, whole or not at all. */
@@ -99,6 +151,14 @@ export function sha256(bytes: Uint8Array | string): string {
 export async function sha256OfFile(path: string): Promise<string> {
   const hash = createHash('sha256')
   for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
+  return hash.digest('hex')
+}
+
+/** sha256 of what a source holds, in hex, read a megabyte at a time. */
+export async function sha256Of(source: { length: number; read(offset: number, length: number): Promise<Uint8Array> }) {
+  const hash = createHash('sha256')
+  for (let offset = 0; offset < source.length; offset += 2 ** 20)
+    hash.update(await source.read(offset, Math.min(2 ** 20, source.length - offset)))
   return hash.digest('hex')
 }
 

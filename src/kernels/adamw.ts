@@ -34,36 +34,38 @@ export interface AdamwOptions {
   readonly beta1?: number
   readonly beta2?: number
   readonly eps?: number
-  /** Largest norm of all gradients together; they are scaled down to it. No clipping unless told. */
-  readonly clip?: number
+  /**
+   * Largest norm of all gradients together; they are scaled down to it. No clipping unless told. A tensor is what
+   * {@link clipGradients} gave for these targets and others.
+   */
+  readonly clip?: number | Tensor<'f32'>
 }
 
 const partsEach = 16
-const usual = { beta1: 0.9, beta2: 0.95 }
+
+/** The betas that AdamW has unless told. */
+export const usualBetas = { beta1: 0.9, beta2: 0.95 }
 
 /**
  * The contents of a tensor of rates: learning rate and the corrections of both moments.
  * @throws RangeError when `t` is not a positive integer.
  */
-export function adamwRates({ lr, t }: AdamwRates, { beta1 = usual.beta1, beta2 = usual.beta2 } = {}): number[] {
+export function adamwRates(
+  { lr, t }: AdamwRates,
+  { beta1 = usualBetas.beta1, beta2 = usualBetas.beta2 } = {},
+): number[] {
   if (!Number.isInteger(t) || t < 1) throw new RangeError(`Cannot adamw: t must be a positive integer, got ${t}`)
   return [lr, 1 - beta1 ** t, 1 - beta2 ** t]
 }
 
 /**
- * One AdamW step over all targets, in place, with the norm of all gradients clipped on the GPU.
- * @returns f32 [2]: the factor that the gradients were scaled by, and their norm before.
- * @throws RangeError when shapes differ or `t` is not a positive integer.
- * @see Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, algorithm 2.
+ * The norm of all gradients together, and the factor that brings it down to `largest`.
+ * @param largest 0 means no clipping: the factor is 1.
+ * @returns f32 [2]: the factor, and the norm before.
  */
-export function adamw(step: Step, targets: readonly AdamwTarget[], options: AdamwOptions): Tensor<'f32'> {
-  const { beta1 = usual.beta1, beta2 = usual.beta2, eps = 1e-8, clip: largest = 0 } = options
-  const rates =
-    'lr' in options.rates
-      ? step.upload('f32', [3], adamwRates(options.rates, { beta1, beta2 }), 'rates')
-      : options.rates
-  const parts = step.empty('f32', [targets.length * partsEach], 'squares')
-  for (const [i, { gradient }] of targets.entries())
+export function clipGradients(step: Step, gradients: readonly Tensor<FloatType>[], largest: number): Tensor<'f32'> {
+  const parts = step.empty('f32', [gradients.length * partsEach], 'squares')
+  for (const [i, gradient] of gradients.entries())
     step.run(
       wgsl.squareSum,
       { gradient, parts },
@@ -81,6 +83,25 @@ export function adamw(step: Step, targets: readonly AdamwTarget[], options: Adam
     { count: parts.size, largest },
     { workgroups: [1], flops: parts.size },
   )
+  return factor
+}
+
+/** The tensor of rates that `options` gives or asks for. */
+export function ratesTensor(step: Step, { rates, beta1, beta2 }: AdamwOptions): Tensor<'f32'> {
+  return 'lr' in rates ? step.upload('f32', [3], adamwRates(rates, { beta1, beta2 }), 'rates') : rates
+}
+
+/**
+ * One AdamW step over all targets, in place, with the norm of all gradients clipped on the GPU.
+ * @returns f32 [2]: the factor that the gradients were scaled by, and their norm before.
+ * @throws RangeError when shapes differ or `t` is not a positive integer.
+ * @see Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2017, algorithm 2.
+ */
+export function adamw(step: Step, targets: readonly AdamwTarget[], options: AdamwOptions): Tensor<'f32'> {
+  const { beta1 = usualBetas.beta1, beta2 = usualBetas.beta2, eps = 1e-8, clip = 0 } = options
+  const rates = ratesTensor(step, options)
+  const gradients = targets.map(({ gradient }) => gradient)
+  const factor = typeof clip === 'number' ? clipGradients(step, gradients, clip) : clip
   for (const { weight, gradient, m, v, decay } of targets) {
     expectShape('adamw', weight, 'gradient', gradient, weight.shape)
     expectShape('adamw', weight, 'm', m, weight.shape)

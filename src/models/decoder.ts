@@ -16,6 +16,7 @@ import { attention } from '../kernels/attention.ts'
 import { addBias } from '../kernels/bias.ts'
 import { gelu, mul, scale, swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
+import { headCrossEntropy } from '../kernels/head-loss.ts'
 import type { Int8Weight } from '../kernels/int8.ts'
 import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
 import { linear } from '../kernels/matmul.ts'
@@ -62,6 +63,8 @@ export interface ForwardOptions {
   readonly starts?: Tensor<'u32'>
   /** Attends in the place of {@link attention}: to a cache, say. */
   readonly attend?: Attend
+  /** u32 (B, T, 2): the keys that each token may see, for rows that hold several sequences (see `attention`). */
+  readonly ranges?: Tensor<'u32'>
 }
 
 /**
@@ -72,7 +75,7 @@ export type Attend = (
   q: Tensor<FloatType>,
   k: Tensor<FloatType>,
   v: Tensor<FloatType>,
-  options: { readonly scale: number; readonly window?: number },
+  options: { readonly scale: number; readonly window?: number; readonly ranges?: Tensor<'u32'> },
 ) => Tensor<FloatType>
 
 /** The activation that each linear layer reads: layers that read the same one share one PCA. */
@@ -227,6 +230,15 @@ export class Decoder implements Disposable {
     return this.#norm(step, hidden, 'model.norm.weight')
   }
 
+  /**
+   * −log probability of each token's target, from the residual stream and without all logits at once.
+   * @param targets u32 (B, T).
+   * @returns f32 (B, T), in nats.
+   */
+  losses(step: Step, hidden: Tensor<FloatType>, targets: Tensor<'u32'>): Tensor<'f32'> {
+    return headCrossEntropy(step, this.normed(step, hidden), this.headWeight, targets)
+  }
+
   /** Weights and updates of a layer that want a gradient. */
   #trained(layer: number, { updates }: ForwardOptions): Tensor[] {
     const prefix = `model.layers.${layer}.`
@@ -267,7 +279,8 @@ export class Decoder implements Disposable {
     const k = turned(project(input, 'self_attn.k_proj'), kvHeads, 'k_norm')
     const v = heading(project(input, 'self_attn.v_proj'), kvHeads)
     const attend = options.attend ?? ((_, ...operands) => attention(step, ...operands))
-    const looks = { scale: config.attentionScale, window: slides ? config.slidingWindow : undefined }
+    const window = slides ? config.slidingWindow : undefined
+    const looks = { scale: config.attentionScale, window, ranges: options.ranges }
     const mixed = step.reshape(attend(layer, q, k, v, looks), [batch, tokens, heads * headSize])
     x = added(see('attention.mixed', mixed), 'self_attn.o_proj', 'post_attention_layernorm')
 

@@ -1,6 +1,9 @@
 import type { FloatType } from '../core/dtype.ts'
-import { type CpuTensor, cpuTensor, toFloat32 } from '../formats/tensor.ts'
-import { type AdamwTarget, adamw } from '../kernels/adamw.ts'
+import { sameShape, showShape } from '../core/shape.ts'
+import { dynamicMap, unsignedDynamicMap } from '../formats/dynamic-map.ts'
+import { type CpuTensor, cpuTensor, toFloat32, toUint32 } from '../formats/tensor.ts'
+import { type AdamwTarget, adamw, clipGradients } from '../kernels/adamw.ts'
+import { type Adamw8Target, adamw8, zeroMoments8 } from '../kernels/adamw8.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Gradients, Step } from '../runtime/step.ts'
@@ -14,12 +17,20 @@ export interface OptimiserOptions {
   readonly clip?: number
   readonly beta1?: number
   readonly beta2?: number
+  /**
+   * Bits of a number of the moments; 32 unless told. Under 8, parameters of fewer than 4,096 elements keep 32, as in
+   * bitsandbytes: they cost little, and norms and biases are where rounding shows.
+   */
+  readonly stateBits?: 8 | 32
 }
 
-interface Moments {
-  readonly m: Tensor<'f32'>
-  readonly v: Tensor<'f32'>
-}
+/** Gradients by their parameters: those of one backward pass, or a sum of several. */
+export type GradientSource = Pick<Gradients, 'has' | 'get'>
+
+/** What the optimiser keeps of a parameter: m and v, as numbers or as codes with the largest magnitudes of their blocks. */
+type Moments = Readonly<Record<string, Tensor<'f32' | 'u32'>>>
+
+const least8BitSize = 4096
 
 /** AdamW with its moments on the GPU. While it lives, its parameters want gradients. */
 export class Optimiser implements Disposable {
@@ -27,6 +38,7 @@ export class Optimiser implements Disposable {
   readonly #options: OptimiserOptions
   readonly #scope: Scope
   readonly #moments = new Map<string, Moments>()
+  readonly #maps: Tensor<'f32'> | undefined
   readonly #gpu: Gpu
   #t = 0
 
@@ -35,12 +47,24 @@ export class Optimiser implements Disposable {
     this.parameters = parameters
     this.#options = options
     this.#scope = gpu.scope('optimiser')
-    for (const [name, { shape }] of parameters)
-      this.#moments.set(name, {
-        m: this.#scope.filled('f32', shape, 0, `${name}.m`),
-        v: this.#scope.filled('f32', shape, 0, `${name}.v`),
-      })
+    if (options.stateBits === 8)
+      this.#maps = this.#scope.upload('f32', [512], [...dynamicMap, ...unsignedDynamicMap], 'maps')
+    for (const [name, { shape, size }] of parameters)
+      this.#moments.set(
+        name,
+        this.#maps && size >= least8BitSize
+          ? { ...zeroMoments8(this.#scope, size, name) }
+          : {
+              m: this.#scope.filled('f32', shape, 0, `${name}.m`),
+              v: this.#scope.filled('f32', shape, 0, `${name}.v`),
+            },
+      )
     this.setTraining(true)
+  }
+
+  /** Bytes of the moments. */
+  get stateBytes(): number {
+    return [...this.#moments.values()].flatMap(Object.values<Tensor>).reduce((sum, { bytes }) => sum + bytes, 0)
   }
 
   /** Steps taken so far. */
@@ -57,25 +81,35 @@ export class Optimiser implements Disposable {
    * One step at learning rate `lr`; parameters that the loss did not reach stay as they are.
    * @returns f32 [2]: the clipping factor and the norm of the gradients.
    */
-  update(step: Step, gradients: Gradients, lr: number): Tensor<'f32'> {
-    const { decay = 0, clip = 1, beta1, beta2 } = this.#options
-    const targets: AdamwTarget[] = []
+  update(step: Step, gradients: GradientSource, lr: number): Tensor<'f32'> {
+    const { decay: matrixDecay = 0, clip = 1, beta1, beta2 } = this.#options
+    const wide: AdamwTarget[] = []
+    const narrow: Adamw8Target[] = []
     for (const [name, weight] of this.parameters) {
       if (!gradients.has(weight)) continue
-      const gradient = gradients.get(weight)
-      targets.push({ weight, gradient, ...this.#moments.get(name)!, decay: weight.shape.length > 1 ? decay : 0 })
+      const decay = weight.shape.length > 1 ? matrixDecay : 0
+      const target = { weight, gradient: gradients.get(weight), ...this.#moments.get(name)!, decay }
+      if ('largest' in target) narrow.push(target as Adamw8Target)
+      else wide.push(target as unknown as AdamwTarget)
     }
     this.#t++
-    return adamw(step, targets, { rates: { lr, t: this.#t }, clip, beta1, beta2 })
+    const options = { rates: { lr, t: this.#t }, beta1, beta2 }
+    if (narrow.length === 0) return adamw(step, wide, { ...options, clip })
+    const all = [...wide, ...narrow].map(({ gradient }) => gradient)
+    const factor = clipGradients(step, all, clip)
+    adamw8(step, narrow, { ...options, clip: factor, maps: this.#maps! })
+    return wide.length > 0 ? adamw(step, wide, { ...options, clip: factor }) : factor
   }
 
   /** Moments and step count, for a checkpoint. */
   async save(): Promise<Map<string, CpuTensor>> {
     const tensors = new Map<string, CpuTensor>([['t', cpuTensor('I32', [1], [this.#t])]])
-    for (const [name, { m, v }] of this.#moments) {
-      tensors.set(`m.${name}`, cpuTensor('F32', m.shape, await this.#gpu.read(m)))
-      tensors.set(`v.${name}`, cpuTensor('F32', v.shape, await this.#gpu.read(v)))
-    }
+    for (const [name, moments] of this.#moments)
+      for (const [kind, tensor] of Object.entries(moments))
+        tensors.set(
+          `${kind}.${name}`,
+          cpuTensor(tensor.dtype === 'u32' ? 'U32' : 'F32', tensor.shape, await this.#gpu.read(tensor)),
+        )
     return tensors
   }
 
@@ -88,10 +122,15 @@ export class Optimiser implements Disposable {
     if (!count) throw new SyntaxError('Cannot resume the optimiser: its step count is missing')
     this.#t = new DataView(count.data.buffer, count.data.byteOffset).getInt32(0, true)
     for (const [name, moments] of this.#moments)
-      for (const kind of ['m', 'v'] as const) {
+      for (const [kind, moment] of Object.entries(moments)) {
         const tensor = tensors.get(`${kind}.${name}`)
         if (!tensor) throw new SyntaxError(`Cannot resume the optimiser: ${kind}.${name} is missing`)
-        this.#gpu.write(moments[kind], toFloat32(tensor))
+        if (!sameShape(tensor.shape, moment.shape) || (tensor.dtype === 'U32') !== (moment.dtype === 'u32'))
+          throw new SyntaxError(
+            `Cannot resume the optimiser: ${kind}.${name} is ${tensor.dtype} ${showShape(tensor.shape)}, ` +
+              `it must be ${moment.dtype} ${showShape(moment.shape)}`,
+          )
+        this.#gpu.write(moment, tensor.dtype === 'U32' ? toUint32(tensor) : toFloat32(tensor))
       }
   }
 

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { GpuError, InterruptedError } from '../../src/core/errors.ts'
 import { Random } from '../../src/core/random.ts'
+import { add } from '../../src/kernels/add.ts'
 import { scale } from '../../src/kernels/elementwise.ts'
 import { crossEntropy } from '../../src/kernels/losses.ts'
 import { weightedMean } from '../../src/kernels/weighted-mean.ts'
@@ -9,7 +10,7 @@ import { batchOf, uploadBatch } from '../../src/train/batch.ts'
 import { evaluate } from '../../src/train/evaluate.ts'
 import { type StepRecord, trainLoop } from '../../src/train/loop.ts'
 import { Optimiser } from '../../src/train/optimiser.ts'
-import { cosineSchedule, linearSchedule } from '../../src/train/schedule.ts'
+import { cosineSchedule, linearSchedule, schedules, stableSchedule } from '../../src/train/schedule.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
 const config = {
@@ -82,6 +83,41 @@ test('training goes on from saved weights and moments as if it had not stopped',
     expect(() => optimiser.load(saved.moments)).toThrow('m.model.norm.weight is missing')
   }))
 
+test('parts of a step add up to the step of the whole batch', () =>
+  withoutLeaks(async () => {
+    const run = async (parts: number) => {
+      using model = Decoder.random(gpu, config, new Random(1), 0.1)
+      using optimiser = new Optimiser(gpu, model.parameters)
+      const records: StepRecord[] = []
+      await trainLoop({
+        ...{ task: 'parts', gpu, steps: 3, lr: () => 0.01, onProgress: () => {} },
+        accumulate: { parts, parameters: [...model.parameters.values()] },
+        loss(step, index, part) {
+          const random = new Random(100 + index)
+          const batches = Array.from({ length: 4 }, () => countingBatch(random, 2))
+          const each = 4 / parts
+          const losses = batches.slice(part * each, (part + 1) * each).map((batch) => {
+            const { ids, targets, weights } = uploadBatch(step, batch)
+            return weightedMean(step, crossEntropy(step, model.forward(step, ids), targets), weights, 4 * batch.total)
+          })
+          const total = losses.reduce((sum, loss) => add(step, sum, loss))
+          return { total, terms: { count: total } }
+        },
+        update: (step, gradients) => optimiser.update(step, gradients, 0.01),
+        after: (record) => void records.push(record),
+      })
+      return records
+    }
+    const [whole, two, four] = [await run(1), await run(2), await run(4)]
+    for (const parts of [two, four])
+      for (const [i, { loss, gradientNorm, terms }] of parts.entries()) {
+        expect(loss).toBeCloseTo(whole[i].loss, 5)
+        expect(terms.count).toBeCloseTo(whole[i].terms.count, 5)
+        expect(gradientNorm / whole[i].gradientNorm).toBeCloseTo(1, 4)
+      }
+    expect(whole[2].loss).toBeLessThan(whole[0].loss)
+  }))
+
 test('a loss that is not finite stops the run and names the step and the terms', async () => {
   using scope = gpu.scope('weights')
   const w = scope.filled('f32', [1], 1)
@@ -142,6 +178,27 @@ test('evaluation scores items and tokens of different lengths by the likeliest n
     expect([...byToken.correct]).toEqual([1, 1, 1, 0, 1])
     expect(byToken.score).toBeCloseTo(0.8)
   }))
+
+test('schedules follow their formulas at every step', () => {
+  const [lr, steps, warmup, decay] = [3e-4, 200, 20, 50]
+  const falls = {
+    cosine: (x: number) => (1 + Math.cos(Math.PI * x)) / 2,
+    linear: (x: number) => 1 - x,
+    constant: () => 1,
+  }
+  for (const [name, fall] of Object.entries(falls))
+    for (let step = 0; step <= steps; step++) {
+      const want = step < warmup ? (step + 1) / warmup : fall((step - warmup) / (steps - warmup))
+      expect(schedules[name as keyof typeof falls]({ lr, steps, warmup })(step)).toBeCloseTo(lr * want, 12)
+    }
+  const stable = stableSchedule({ lr, steps, warmup, decay })
+  for (let step = 0; step <= steps; step++) {
+    const want = step < warmup ? (step + 1) / warmup : step < 150 ? 1 : 1 - Math.sqrt((step - 150) / decay)
+    expect(stable(step)).toBeCloseTo(lr * want, 12)
+  }
+  expect(schedules.stable({ lr, steps, warmup })(180)).toBe(lr)
+  expect(schedules.cosine({ lr, steps: 5, warmup: 0 })(0)).toBe(lr)
+})
 
 test('schedules rise and fall where they should', () => {
   const linear = linearSchedule({ lr: 1, steps: 110, warmup: 10 })

@@ -1,0 +1,181 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { InterruptedError } from '../../src/core/errors.ts'
+import { Random } from '../../src/core/random.ts'
+import { type DecoderConfig, toHuggingFaceConfig } from '../../src/formats/model-config.ts'
+import { readPeft } from '../../src/formats/peft.ts'
+import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensors.ts'
+import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
+import { writeJson } from '../../src/host/files.ts'
+import { randomTensors } from '../../src/models/decoder.ts'
+import { finetune } from '../../src/train/finetune.ts'
+import { planFinetune } from '../../src/train/finetune-plan.ts'
+import { type FinetuneSettings, finetuneDefaults } from '../../src/train/finetune-settings.ts'
+import { gpu, withoutLeaks } from '../gpu.ts'
+
+const config: DecoderConfig = {
+  ...{ vocabularySize: 96, width: 32, layers: 2, heads: 2, kvHeads: 1, headSize: 16, ffnWidth: 64 },
+  ...{ normEps: 1e-5, ropeTheta: 1e4, contextLength: 128, tiedHead: true, eosId: 0 },
+}
+
+let folder: string
+let model: string
+let data: string
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nexus-finetune-'))
+  model = join(folder, 'model')
+  await writeJson(join(model, 'config.json'), toHuggingFaceConfig(config, 'float32'))
+  await writeJson(join(model, 'tokenizer.json'), characterTokenizer(asciiAlphabet))
+  const template =
+    '{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}'
+  await writeJson(join(model, 'tokenizer_config.json'), { eos_token: '\n', chat_template: template })
+  await writeFile(
+    join(model, 'model.safetensors'),
+    writeSafetensors(randomTensors(config, new Random(1), 0.15), { format: 'pt' }),
+  )
+  data = join(folder, 'data.jsonl')
+  const random = new Random(2)
+  const lines = Array.from({ length: 120 }, (_, i) => {
+    const letter = String.fromCharCode(97 + random.integer(4))
+    const answer = letter.repeat(3 + random.integer(8))
+    return i % 2 === 0
+      ? { prompt: `${letter}>`, completion: answer }
+      : {
+          messages: [
+            { role: 'user', content: letter },
+            { role: 'assistant', content: answer },
+          ],
+        }
+  })
+  await writeFile(data, `${lines.map((line) => JSON.stringify(line)).join('\n')}\n`)
+})
+afterAll(() => rm(folder, { recursive: true }))
+
+const settings: FinetuneSettings = {
+  ...finetuneDefaults,
+  ...{ rank: 4, alpha: 8, lr: 0.02, batch: 2, length: 32, steps: 12, evalEvery: 5, evalShare: 0.1, checkpointEvery: 4 },
+}
+const run = (
+  out: string,
+  change: Partial<FinetuneSettings> = {},
+  more: { signal?: AbortSignal; fresh?: boolean } = {},
+) =>
+  finetune({
+    gpu,
+    model,
+    data,
+    out: join(folder, out),
+    settings: { ...settings, ...change },
+    onProgress: () => {},
+    ...more,
+  })
+const read = (out: string, name = 'adapter_model.safetensors') => readFile(join(folder, out, name))
+
+test(
+  'the loss falls, and PEFT files are written with the scale in them',
+  () =>
+    withoutLeaks(async () => {
+      const result = await run('plain')
+      expect(result.steps).toBe(12)
+      expect(result.last).toBeLessThan(0.6 * result.first)
+      expect(result.evaluation).toBeLessThan(result.first)
+      const { tensors } = parseSafetensors(await read('plain'))
+      const modules = readPeft(JSON.parse((await read('plain', 'adapter_config.json')).toString()), tensors)
+      expect(modules).toHaveLength(14)
+      expect(modules.every(({ scale, rank }) => scale === 1 && rank === 4)).toBe(true)
+      const log = (await read('plain', 'log.jsonl')).toString().trim().split('\n')
+      const lines = log.map((line) => JSON.parse(line) as { step: number; evaluation?: number })
+      expect(lines.map(({ step }) => step)).toEqual(Array.from({ length: 12 }, (_, step) => step))
+      expect(lines.filter(({ evaluation }) => evaluation !== undefined).map(({ step }) => step)).toEqual([4, 9, 11])
+    }),
+  180_000,
+)
+
+test(
+  'a run that is stopped twice ends byte for byte as one that is not, with parts, packing and 8-bit states or without',
+  () =>
+    withoutLeaks(async () => {
+      const variants: Record<string, Partial<FinetuneSettings>> = {
+        packed: { accumulate: 2, steps: 7, targets: ['q_proj', 'down_proj'] },
+        nf4: {
+          packing: false,
+          steps: 7,
+          base: 'nf4',
+          gradientCheckpoint: true,
+          stateBits: 8,
+          rank: 32,
+          schedule: 'stable',
+        },
+      }
+      for (const [name, change] of Object.entries(variants)) {
+        await run(`${name} whole`, change)
+        for (const stopAt of [2, 5]) {
+          const controller = new AbortController()
+          const stopped = finetune({
+            ...{ gpu, model, data, out: join(folder, `${name} cut`), settings: { ...settings, ...change } },
+            onProgress: ({ task, done }) => void (task === 'finetune' && done === stopAt && controller.abort()),
+            signal: controller.signal,
+          })
+          await expect(stopped).rejects.toThrow(InterruptedError)
+        }
+        await run(`${name} cut`, change)
+        for (const file of ['adapter_model.safetensors', 'log.jsonl'])
+          expect((await read(`${name} cut`, file)).equals(await read(`${name} whole`, file)), `${name} ${file}`).toBe(
+            true,
+          )
+      }
+    }),
+  180_000,
+)
+
+test('other settings in the same folder are refused by name, and --fresh starts over', async () => {
+  await run('again', { steps: 2 })
+  await expect(run('again', { steps: 2, lr: 0.5 })).rejects.toThrow('lr was 0.02 and is now 0.5')
+  expect((await run('again', { steps: 1, lr: 0.5 }, { fresh: true })).steps).toBe(1)
+  await expect(run('wide', { length: 4000 })).rejects.toThrow("the model's context is 128")
+  await expect(run('none', { targets: ['x_proj'] })).rejects.toThrow('linear layers are q_proj')
+}, 180_000)
+
+test('evaluations that do not improve stop the run, and the best adapter is written', async () => {
+  // Too small a rate to change anything: every evaluation after the first is as good as it.
+  const result = await run('patient', { lr: 1e-30, steps: 40, evalEvery: 1, patience: 2 })
+  expect(result).toMatchObject({ steps: 3, written: 1 })
+}, 180_000)
+
+test(
+  'the plan counts rows, tokens, memory and time, and leaves no run behind',
+  () =>
+    withoutLeaks(async () => {
+      const options = { gpu, model, data, settings: { ...settings, steps: 0, epochs: 2 }, onProgress: () => {} }
+      const plan = await planFinetune({ ...options, out: join(folder, 'plan') })
+      expect(plan.rows).toEqual({ train: 108, eval: 12 })
+      expect(plan.parameters).toBe(2 * 4 * (32 + 32 + 2 * (32 + 16) + 32 + 32 + 3 * (32 + 64)))
+      expect(plan.passBytes).toBeGreaterThan(0)
+      expect(plan.secondsPerStep).toBeGreaterThan(0)
+      const checkpointed = await planFinetune({
+        ...{ ...options, out: join(folder, 'plan') },
+        settings: { ...options.settings, gradientCheckpoint: true },
+      })
+      expect(checkpointed.passBytes).toBeLessThan(plan.passBytes)
+      await expect(read('plan', 'finetune.json')).rejects.toThrow('ENOENT')
+    }),
+  180_000,
+)
+
+test('a gradient that is not finite names the step and the lines that it came from', async () => {
+  const broken = join(folder, 'broken')
+  const tensors = randomTensors(config, new Random(1), 0.15)
+  tensors.get('model.norm.weight')!.data.set(new Uint8Array(Float32Array.of(Number.NaN).buffer))
+  for (const name of ['config.json', 'tokenizer.json', 'tokenizer_config.json'])
+    await writeJson(join(broken, name), JSON.parse(await readFile(join(model, name), 'utf8')))
+  await writeFile(join(broken, 'model.safetensors'), writeSafetensors(tensors, { format: 'pt' }))
+  const fault = await finetune({
+    ...{ gpu, model: broken, data, out: join(folder, 'nan'), onProgress: () => {} },
+    settings: { ...settings, packing: false },
+  }).catch((error: unknown) => error)
+  expect((fault as Error).message).toMatch(
+    /^The loss of finetune is NaN at step 0 \(loss NaN\), first in the term loss; it learned from data\.jsonl:\d+, data\.jsonl:\d+: lower/,
+  )
+}, 180_000)
