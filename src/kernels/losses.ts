@@ -5,8 +5,10 @@ import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { scale } from './elementwise.ts'
+import { inParts, rowDispatch } from './parts.ts'
 import {
-  crossEntropy as crossEntropyWgsl,
+  crossEntropyQuads,
+  crossEntropy as crossEntropySingle,
   divergence as divergenceWgsl,
   topKDivergence as topKWgsl,
 } from './wgsl.gen.ts'
@@ -21,21 +23,18 @@ import {
  * @throws RangeError when there is not one target a row.
  */
 export function crossEntropy(step: Step, logits: Tensor<FloatType>, targets: Tensor<'u32'>): Tensor<'f32'> {
-  const params = rowsAndColumns(logits.shape)
+  const { rows, columns } = rowsAndColumns(logits.shape)
   const rowShape = logits.shape.slice(0, -1)
   expectShape('crossEntropy', logits, 'targets', targets, rowShape)
+  const { wgsl, width } = inParts(crossEntropySingle, crossEntropyQuads, columns)
+  const params = { rows, columns: columns / width }
+  const dispatch = rowDispatch(step.gpu, rows, params.columns, 4 * logits.size)
   const y = step.empty('f32', rowShape, 'crossEntropy')
   const lse = step.empty('f32', rowShape, 'lse')
-  step.run(crossEntropyWgsl.forward, { logits, targets, y, lse }, params, {
-    workgroups: grid(params.rows),
-    flops: 4 * logits.size,
-  })
+  step.run(wgsl.forward, { logits, targets, y, lse }, params, dispatch)
   return step.node('crossEntropy', y, [logits], (dy) => {
     const dlogits = step.empty(logits.dtype, logits.shape, 'dlogits')
-    step.run(crossEntropyWgsl.backward, { logits, targets, dy, logs: lse, dlogits }, params, {
-      workgroups: grid(Math.ceil(logits.size / 64)),
-      flops: 4 * logits.size,
-    })
+    step.run(wgsl.backward, { logits, targets, dy, logs: lse, dlogits }, params, dispatch)
     return [dlogits]
   })
 }

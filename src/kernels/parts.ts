@@ -1,0 +1,33 @@
+import { grid } from '../runtime/entry.ts'
+import type { Gpu } from '../runtime/gpu.ts'
+
+/**
+ * Which form of a kernel of parts (wgsl/lib/part.wgsl) fits: quads where `size` is a multiple of four.
+ * @param size elements of what must not be split: of the tensor for a map, of a row for work on rows.
+ * @returns the kernel's entry points, and the elements of a part.
+ */
+export function inParts<S, Q>(single: S, quads: Q, size: number): { wgsl: S | Q; width: 1 | 4 } {
+  return size % 4 === 0 ? { wgsl: quads, width: 4 } : { wgsl: single, width: 1 }
+}
+
+/** The dispatch of a map over `size` parts. On a GPU in software an invocation of a large map takes four parts. */
+export function mapDispatch(gpu: Gpu, size: number, flops: number) {
+  const each = gpu.software && size >= 16_384 ? 4 : 1
+  return { workgroups: grid(Math.ceil(size / (256 * each))), flops, constants: { each } }
+}
+
+/** Rows from which on a GPU in software gives each invocation a row of its own. */
+const manyRows = 128
+/** Parts of the longest such row: lavapipe ends all loops of an invocation after 65,535 turns in all. */
+const mostParts = 8192
+
+/**
+ * The dispatch of work on `rows` rows of `parts` parts. A GPU has one workgroup a row, for coalesced reads. One in software
+ * pays for every barrier and every lane: many rows get an invocation each, few rows one subgroup each.
+ */
+export function rowDispatch(gpu: Gpu, rows: number, parts: number, flops: number) {
+  const alone = gpu.software && rows >= manyRows && parts <= mostParts
+  const shared = gpu.software ? Math.min(gpu.capabilities.subgroupSize, 16) : parts > 256 ? 256 : 64
+  const constants = alone ? { lanes: 1, group_size: 64 } : { lanes: shared, group_size: shared }
+  return { workgroups: grid(Math.ceil(rows / (alone ? 64 : 1))), flops, constants }
+}

@@ -1,0 +1,21 @@
+// A kernel that reads and writes `part`s is linked twice: in quads (its name with `Quads`, four elements at once, for sizes
+// or rows that are multiples of four) and in single elements (for all others). Sizes and columns are counted in parts.
+// `wide` is a part in f32, for computing.
+import package::lib::elem::elem;
+
+@if(quads) alias part = vec4<elem>;
+@if(!quads) alias part = elem;
+@if(quads) alias wide = vec4f;
+@if(!quads) alias wide = f32;
+@if(quads) const part_size = 4u;
+@if(!quads) const part_size = 1u;
+
+@if(quads) fn total(v: wide) -> f32 { return v.x + v.y + (v.z + v.w); }
+@if(!quads) fn total(v: wide) -> f32 { return v; }
+
+@if(quads) fn largest(v: wide) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
+@if(!quads) fn largest(v: wide) -> f32 { return v; }
+
+// 1 in place i of a part, 0 elsewhere.
+@if(quads) fn place(i: u32) -> wide { return select(vec4f(0.0), vec4f(1.0), vec4u(0u, 1u, 2u, 3u) == vec4u(i)); }
+@if(!quads) fn place(i: u32) -> wide { return 1.0; }
