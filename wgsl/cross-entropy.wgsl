@@ -1,7 +1,7 @@
 // y[r] = log sum exp(logits[r]) - logits[r, targets[r]]: the loss of each row.   logits (rows, columns), in parts
 // Rows are dealt out as lib/rows says. A target past the last column gives NaN.   targets, y (rows)
 // forward saves lse for backward.
-import package::lib::part::{part, wide, part_size, place, total, largest};
+import package::lib::part::{part, wide, part_size, place, pick, total, largest};
 import package::lib::rows::{group_size, lanes, place_of, sum_lanes, max_lanes};
 
 struct Params { rows: u32, columns: u32 }
@@ -32,9 +32,6 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     y[at.row] = select(nan, log_sum - pick(near, column % part_size), within);
   }
 }
-
-// Element i of a part: a product with place(i) would make NaN of an infinite neighbour.
-fn pick(v: wide, i: u32) -> f32 { return total(select(wide(), v, place(i) == wide(1.0))); }
 
 // dlogits = dy * (softmax(logits) - onehot(target)),   dy one a row
 @group(0) @binding(3) var<storage, read> dy: array<f32>;

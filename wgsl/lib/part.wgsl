@@ -19,3 +19,7 @@ import package::lib::elem::elem;
 // 1 in place i of a part, 0 elsewhere.
 @if(quads) fn place(i: u32) -> wide { return select(vec4f(0.0), vec4f(1.0), vec4u(0u, 1u, 2u, 3u) == vec4u(i)); }
 @if(!quads) fn place(i: u32) -> wide { return 1.0; }
+
+// Element i of a part.
+@if(quads) fn pick(v: wide, i: u32) -> f32 { return total(select(wide(), v, vec4u(0u, 1u, 2u, 3u) == vec4u(i))); }
+@if(!quads) fn pick(v: wide, i: u32) -> f32 { return v; }

@@ -11,8 +11,9 @@ var<workgroup> shares: array<f32, lanes>;
 struct Place { row: u32, lane: u32 }
 
 fn place_of(group: vec3u, groups: vec3u, local: u32) -> Place {
-  let rows_each = group_size / lanes;
-  return Place(flat_workgroup(group, groups) * rows_each + local / lanes, local % lanes);
+  let flat = flat_workgroup(group, groups);
+  if (lanes == group_size) { return Place(flat, local); } // so that compilers see that the row is one for all
+  return Place(flat * (group_size / lanes) + local / lanes, local % lanes);
 }
 
 fn sum_lanes(lane: u32, value: f32) -> f32 {
