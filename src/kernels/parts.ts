@@ -16,18 +16,20 @@ export function mapDispatch(gpu: Gpu, size: number, flops: number) {
   return { workgroups: grid(Math.ceil(size / (256 * each))), flops, constants: { each } }
 }
 
-/** Rows from which on a GPU in software gives each invocation a row of its own. */
-const manyRows = 128
-/** Parts of the longest such row: lavapipe ends all loops of an invocation after 65,535 turns in all. */
-const mostParts = 8192
+/** Rows from which on a GPU in software gives each invocation a row of its own, and from which on 64 a workgroup. */
+const [manyRows, wholeGroups] = [64, 1024]
+/** Parts of the longest such row, so that an f32 sum stays good to 2e-6 without being folded. */
+const mostParts = 1024
 
 /**
  * The dispatch of work on `rows` rows of `parts` parts. A GPU has one workgroup a row, for coalesced reads. One in software
  * pays for every barrier and every lane: many rows get an invocation each, few rows one subgroup each.
  */
 export function rowDispatch(gpu: Gpu, rows: number, parts: number, flops: number) {
-  const alone = gpu.software && rows >= manyRows && parts <= mostParts
-  const shared = gpu.software ? Math.min(gpu.capabilities.subgroupSize, 16) : parts > 256 ? 256 : 64
-  const constants = alone ? { lanes: 1, group_size: 64 } : { lanes: shared, group_size: shared }
-  return { workgroups: grid(Math.ceil(rows / (alone ? 64 : 1))), flops, constants }
+  const { software, capabilities } = gpu
+  const subgroup = Math.min(capabilities.subgroupSize, 16)
+  const alone = software && rows >= manyRows && parts <= mostParts
+  const group_size = alone && rows >= wholeGroups ? 64 : software ? subgroup : parts > 256 ? 256 : 64
+  const lanes = alone ? 1 : group_size
+  return { workgroups: grid(Math.ceil((rows * lanes) / group_size)), flops, constants: { lanes, group_size } }
 }

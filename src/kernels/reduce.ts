@@ -15,7 +15,7 @@ export function rowSum(step: Step, x: Tensor<FloatType>): Tensor<'f32'> {
   return fold(step, x, rowsAndColumns(x.shape).columns, x.shape.slice(0, -1))
 }
 
-const chunk = 4096
+const chunk = 2048
 
 /**
  * Sum of all elements, by chunks in a fixed order.

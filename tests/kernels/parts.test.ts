@@ -75,11 +75,26 @@ describe('work dealt out for a GPU and for one in software gives the same', () =
       })
 })
 
+test('sums over long rows are good to 2e-6 of every element', async () => {
+  using step = gpu.step()
+  const [rows, columns] = [66, 4096] // the longest rows that get one invocation each in software
+  const values = new Random(8).normals(rows * columns)
+  const y = await step.read(softmax(step, step.upload('f32', [rows, columns], values)))
+  for (let r = 0; r < rows; r++) {
+    const row = Float64Array.from(values.subarray(r * columns, (r + 1) * columns), Math.exp)
+    const all = row.reduce((a, b) => a + b)
+    const worst = row.reduce((most, value, c) => Math.max(most, Math.abs((y[r * columns + c] * all) / value - 1)), 0)
+    expect(worst).toBeLessThan(2e-6)
+  }
+})
+
 test('rows are dealt out by what the adapter is', () => {
   const software = { software: true, capabilities: { ...gpu.capabilities, subgroupSize: 8 } } as typeof gpu
   const hardware = { software: false, capabilities: { ...gpu.capabilities, subgroupSize: 32 } } as typeof gpu
   expect(rowDispatch(software, 2048, 128, 0).constants).toEqual({ lanes: 1, group_size: 64 })
   expect(rowDispatch(software, 2048, 128, 0).workgroups).toEqual([32, 1])
+  expect(rowDispatch(software, 100, 128, 0).constants).toEqual({ lanes: 1, group_size: 8 })
+  expect(rowDispatch(software, 100, 128, 0).workgroups).toEqual([13, 1])
   expect(rowDispatch(software, 2, 128, 0).constants).toEqual({ lanes: 8, group_size: 8 })
   expect(rowDispatch(software, 2048, 40_000, 0).constants).toEqual({ lanes: 8, group_size: 8 })
   expect(rowDispatch(hardware, 2048, 128, 0).constants).toEqual({ lanes: 64, group_size: 64 })

@@ -1,5 +1,5 @@
 // How rows are dealt out, and sums and maxima over a row. `lanes` invocations share a row and walk its parts in turn: all
-// of a workgroup (`group_size` = `lanes`), or 1, where 64 rows go to a workgroup and nothing needs a barrier.
+// of a workgroup (`group_size` = `lanes`), or 1, where `group_size` rows go to a workgroup and nothing needs a barrier.
 // Every invocation must call the sums and maxima, those past the last row too: they get a row without parts.
 import package::lib::grid::flat_workgroup;
 
