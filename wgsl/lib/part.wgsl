@@ -10,16 +10,16 @@ import package::lib::elem::elem;
 @if(quads) const part_size = 4u;
 @if(!quads) const part_size = 1u;
 
-@if(quads) fn total(v: wide) -> f32 { return v.x + v.y + (v.z + v.w); }
-@if(!quads) fn total(v: wide) -> f32 { return v; }
+@if(quads) fn total(value: wide) -> f32 { return value.x + value.y + (value.z + value.w); }
+@if(!quads) fn total(value: wide) -> f32 { return value; }
 
-@if(quads) fn largest(v: wide) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
-@if(!quads) fn largest(v: wide) -> f32 { return v; }
+@if(quads) fn largest(value: wide) -> f32 { return max(max(value.x, value.y), max(value.z, value.w)); }
+@if(!quads) fn largest(value: wide) -> f32 { return value; }
 
 // 1 in place i of a part, 0 elsewhere.
 @if(quads) fn place(i: u32) -> wide { return select(vec4f(0.0), vec4f(1.0), vec4u(0u, 1u, 2u, 3u) == vec4u(i)); }
 @if(!quads) fn place(i: u32) -> wide { return 1.0; }
 
 // Element i of a part.
-@if(quads) fn pick(v: wide, i: u32) -> f32 { return total(select(wide(), v, vec4u(0u, 1u, 2u, 3u) == vec4u(i))); }
-@if(!quads) fn pick(v: wide, i: u32) -> f32 { return v; }
+@if(quads) fn pick(value: wide, i: u32) -> f32 { return total(select(wide(), value, vec4u(0u, 1u, 2u, 3u) == vec4u(i))); }
+@if(!quads) fn pick(value: wide, i: u32) -> f32 { return value; }
