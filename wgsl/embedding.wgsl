@@ -51,7 +51,8 @@ fn chain(@builtin(global_invocation_id) id: vec3u) {
   }
 }
 
-// dtable[r] = sum of dy[i] over the chain of r. 64 invocations take 64 columns of a row.
+// dtable[r] = sum of dy[i] over the chain of r. 64 invocations take 64 columns of a row. A software GPU that ends loops
+// after 65,535 turns (lavapipe) bounds how often one id may occur.
 @group(0) @binding(1) var<storage, read> firsts: array<u32>;
 @group(0) @binding(2) var<storage, read> nexts: array<u32>;
 @group(0) @binding(3) var<storage, read> dy: array<part>;

@@ -21,15 +21,22 @@ const [manyRows, wholeGroups] = [64, 1024]
 /** Parts of the longest such row, so that an f32 sum stays good to 2e-6 without being folded. */
 const mostParts = 1024
 
+/** Turns of its loops that an invocation may take: lavapipe ends them all, silently, after 65,535 in all. */
+const mostTurns = 60_000
+
 /**
  * The dispatch of work on `rows` rows of `parts` parts. A GPU has one workgroup a row, for coalesced reads. One in software
- * pays for every barrier and every lane: many rows get an invocation each, few rows one subgroup each.
+ * pays for every barrier and every lane: many rows get an invocation each, few or long ones a subgroup each.
+ * @param walks how often an invocation walks its row.
  */
-export function rowDispatch(gpu: Gpu, rows: number, parts: number, flops: number) {
+export function rowDispatch(gpu: Gpu, rows: number, parts: number, flops: number, walks = 4) {
   const { software, capabilities } = gpu
   const subgroup = Math.min(capabilities.subgroupSize, 16)
-  const alone = software && rows >= manyRows && parts <= mostParts
-  const group_size = alone && rows >= wholeGroups ? 64 : software ? subgroup : parts > 256 ? 256 : 64
-  const lanes = alone ? 1 : group_size
+  const alone = software && rows >= manyRows && parts <= mostParts && walks * parts <= mostTurns
+  // Otherwise a whole workgroup shares a row.
+  const fits = software ? (size: number) => walks * parts <= mostTurns * size : () => parts <= 256
+  const shared = (software ? [subgroup, 64] : [64]).find(fits) ?? 256
+  const group_size = alone ? (rows >= wholeGroups ? 64 : subgroup) : shared
+  const lanes = alone ? 1 : shared
   return { workgroups: grid(Math.ceil((rows * lanes) / group_size)), flops, constants: { lanes, group_size } }
 }

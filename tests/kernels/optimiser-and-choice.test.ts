@@ -57,6 +57,15 @@ test('topK and argmax agree with sorting, ties to the smaller index', async () =
   )
 })
 
+test('topK finds as many as wanted in rows as long as a vocabulary', async () => {
+  using step = gpu.step()
+  const [columns, k] = [60_000, 40]
+  const values = new Random(3).normals(columns)
+  const order = [...values.keys()].sort((a, b) => values[b] - values[a] || a - b)
+  const top = topK(step, step.upload('f32', [1, columns], values), k)
+  expect([...(await step.read(top.indices))]).toEqual(order.slice(0, k))
+})
+
 test('sample draws from the softmax, the same for the same seed', async () => {
   using step = gpu.step()
   const count = 20_000

@@ -97,6 +97,7 @@ test('rows are dealt out by what the adapter is', () => {
   expect(rowDispatch(software, 100, 128, 0).workgroups).toEqual([13, 1])
   expect(rowDispatch(software, 2, 128, 0).constants).toEqual({ lanes: 8, group_size: 8 })
   expect(rowDispatch(software, 2048, 40_000, 0).constants).toEqual({ lanes: 8, group_size: 8 })
+  expect(rowDispatch(software, 2, 40_000, 0, 64).constants).toEqual({ lanes: 64, group_size: 64 })
   expect(rowDispatch(hardware, 2048, 128, 0).constants).toEqual({ lanes: 64, group_size: 64 })
   expect(rowDispatch(hardware, 2048, 40_000, 0).workgroups).toEqual([2048, 1])
 })

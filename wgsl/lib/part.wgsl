@@ -23,3 +23,9 @@ import package::lib::elem::elem;
 // Element i of a part.
 @if(quads) fn pick(value: wide, i: u32) -> f32 { return total(select(wide(), value, vec4u(0u, 1u, 2u, 3u) == vec4u(i))); }
 @if(!quads) fn pick(value: wide, i: u32) -> f32 { return value; }
+
+// A whole number for each element of a part, and those that count the elements of part i.
+@if(quads) alias numbers = vec4u;
+@if(!quads) alias numbers = u32;
+@if(quads) fn numbers_of(i: u32) -> numbers { return vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u); }
+@if(!quads) fn numbers_of(i: u32) -> numbers { return i; }
