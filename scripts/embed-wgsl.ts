@@ -32,8 +32,14 @@ const standIns: readonly (readonly [real: string, standIn: string])[] = [
 const withStandIns = (text: string) => standIns.reduce((all, [real, standIn]) => all.replaceAll(real, standIn), text)
 const withoutStandIns = (text: string) => standIns.reduce((all, [real, standIn]) => all.replaceAll(standIn, real), text)
 
-async function linked(sources: Record<string, string>, name: string, f16: boolean): Promise<string> {
-  const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16 } })
+/** What is linked: one storage type, single elements or quads (wgsl/lib/part.wgsl). */
+interface Form {
+  readonly f16: boolean
+  readonly quads: boolean
+}
+
+async function linked(sources: Record<string, string>, name: string, { f16, quads }: Form): Promise<string> {
+  const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16, quads } })
   const text = result.dest.replace(/\n{3,}/g, '\n\n').trim()
   return f16 && /\bf16\b/.test(text) ? `enable f16;\n${text}` : text
 }
@@ -73,10 +79,20 @@ function camel(name: string): string {
   return name.replace(/[-_](\w)/g, (_, letter: string) => letter.toUpperCase())
 }
 
+/** A kernel in single elements, and in quads as well where that makes a difference. */
 async function describeKernel(sources: Record<string, string>, file: string): Promise<string> {
   const name = file.replace(/\.wgsl$/, '')
-  const f32 = await linked(sources, name, false)
-  const f16 = await linked(sources, name, true)
+  const single = await linked(sources, name, { f16: false, quads: false })
+  const hasQuads = (await linked(sources, name, { f16: false, quads: true })) !== single
+  const forms = hasQuads ? [false, true] : [false]
+  return (await Promise.all(forms.map((quads) => describeForm(sources, file, quads)))).join('\n\n')
+}
+
+async function describeForm(sources: Record<string, string>, file: string, quads: boolean): Promise<string> {
+  const module = file.replace(/\.wgsl$/, '')
+  const name = quads ? `${module}-quads` : module
+  const f32 = await linked(sources, module, { f16: false, quads })
+  const f16 = await linked(sources, module, { f16: true, quads })
   const hasHalf = f16 !== f32
   const reflection = new WgslReflect(f32)
   const halfReflection = new WgslReflect(f16)
@@ -111,7 +127,7 @@ async function describeKernel(sources: Record<string, string>, file: string): Pr
   const source = { ...(units ? {} : { f32 }), ...(hasHalf ? { f16: withoutStandIns(enabled) } : {}) }
   return [
     `const ${sourceName}: KernelSource = ${JSON.stringify(source, null, 2)}`,
-    `/** Entry points of wgsl/${file}. */`,
+    `/** Entry points of wgsl/${file}${quads ? ', in quads' : ''}. */`,
     `export const ${camel(name)} = {`,
     ...entries,
     '}',

@@ -1,73 +1,85 @@
 // Forward KL from a teacher known by its k likeliest tokens; all others are one bucket, the tail.
 //   y[r] = sum_j t_j log(t_j / q_j) + tail_t log(tail_t / tail_q),   q = softmax(student[r]),  tail = 1 - sum of the k
-//   student (rows, columns)    ids, probabilities (rows, k), k <= 64, ids of a row distinct    y (rows)
-// One workgroup of 64 a row, one lane a token of the k. With no tail it is the exact KL.
+//   student (rows, columns), in parts   ids, probabilities (rows, k), k <= 64, ids of a row distinct   y (rows)
+// Rows are dealt out as lib/rows says. With no tail it is the exact KL. forward saves what backward needs of a row:
+// log sum exp, and the factors of q for the k (`mass`) and for all others (`rest`).
 import package::lib::elem::elem;
+import package::lib::part::{part, wide, part_size, pick, total, largest};
 import package::lib::grid::flat_workgroup;
-import package::lib::reduce::{sum_workgroup, max_workgroup};
+import package::lib::rows::{group_size, lanes, place_of, sum_lanes, max_lanes};
 
 struct Params { rows: u32, columns: u32, k: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> student: array<elem>;
+@group(0) @binding(1) var<storage, read> student: array<part>;
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
 @group(0) @binding(3) var<storage, read> probabilities: array<elem>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(4) var<storage, read> dy: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dstudent: array<elem>;
+@group(0) @binding(5) var<storage, read_write> looks: array<f32>; // (rows, 3): log sum exp, mass, rest
 
 const smallest = 1e-6; // floor of a tail: what f16 probabilities leave over is not known better
 
-fn normalizer(lane: u32, base: u32) -> f32 {
-  var largest = -3.4e38;
-  for (var c = lane; c < p.columns; c += 64u) { largest = max(largest, f32(student[base + c])); }
-  largest = max_workgroup(lane, largest);
-  var sum = 0.0;
-  for (var c = lane; c < p.columns; c += 64u) { sum += exp(f32(student[base + c]) - largest); }
-  return largest + log(sum_workgroup(lane, sum));
-}
-
-struct Row { lse: f32, id: u32, t: f32, log_q: f32, tail_t: f32, tail_q: f32 }
-
-// Everything a lane needs of its row; t is 0 in lanes past k.
-fn look(row: u32, lane: u32) -> Row {
-  let base = row * p.columns;
-  let lse = normalizer(lane, base);
-  let mine = row * p.k + min(lane, p.k - 1u);
-  let id = min(ids[mine], p.columns - 1u);
-  let log_q = f32(student[base + id]) - lse;
-  let within = lane < p.k;
-  let t = select(0.0, f32(probabilities[mine]), within);
-  let tail_t = 1.0 - sum_workgroup(lane, t);
-  let tail_q = 1.0 - sum_workgroup(lane, select(0.0, exp(log_q), within));
-  return Row(lse, id, t, log_q, max(tail_t, 0.0), max(tail_q, smallest));
-}
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(group_size)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-           @builtin(local_invocation_index) lane: u32) {
-  let row = flat_workgroup(group, groups);
-  if (row >= p.rows) { return; }
-  let r = look(row, lane);
-  let sum = sum_workgroup(lane, select(0.0, r.t * (log(max(r.t, 1e-30)) - r.log_q), r.t > 0.0));
-  let tail = select(0.0, r.tail_t * log(r.tail_t / r.tail_q), r.tail_t > smallest);
-  if (lane == 0u) { y[row] = sum + tail; }
+           @builtin(local_invocation_index) local: u32) {
+  let at = place_of(group, groups, local);
+  let base = at.row * p.columns;
+  let within = at.row < p.rows;
+  let columns = select(0u, p.columns, within);
+  var most = wide(-3.4e38);
+  for (var c = at.lane; c < columns; c += lanes) { most = max(most, wide(student[base + c])); }
+  let shift = max_lanes(at.lane, largest(most));
+  var sum = wide();
+  for (var c = at.lane; c < columns; c += lanes) { sum += exp(wide(student[base + c]) - shift); }
+  let lse = shift + log(sum_lanes(at.lane, total(sum)));
+  var known = vec3f(); // of the k: t, q, t log(t / q)
+  for (var j = at.lane; j < select(0u, p.k, within); j += lanes) {
+    let id = min(ids[at.row * p.k + j], p.columns * part_size - 1u);
+    let log_q = pick(wide(student[base + id / part_size]), id % part_size) - lse;
+    let t = f32(probabilities[at.row * p.k + j]);
+    known += vec3f(t, exp(log_q), select(0.0, t * (log(max(t, 1e-30)) - log_q), t > 0.0));
+  }
+  let tail_t = max(1.0 - sum_lanes(at.lane, known.x), 0.0);
+  let tail_q = max(1.0 - sum_lanes(at.lane, known.y), smallest);
+  let all = sum_lanes(at.lane, known.z);
+  if (at.lane != 0u || !within) { return; }
+  let has_tail = tail_t > smallest;
+  y[at.row] = all + select(0.0, tail_t * log(tail_t / tail_q), has_tail);
+  // Without a tail term the weights sum to 1 - tail_t, which scales q; the k get the same factor.
+  looks[3u * at.row] = lse;
+  looks[3u * at.row + 1u] = select(1.0 - tail_t, 1.0, has_tail);
+  looks[3u * at.row + 2u] = select(1.0 - tail_t, 1.0 - tail_t / tail_q, has_tail);
 }
 
-// dstudent = dy (q - t) for the k, and dy q (1 - tail_t / tail_q) for the rest
-@compute @workgroup_size(64)
+// dstudent = dy q rest, as if no token were among the k
+@group(0) @binding(4) var<storage, read> dy: array<f32>;
+@group(0) @binding(5) var<storage, read> seen: array<f32>; // what forward saved as looks
+@group(0) @binding(6) var<storage, read_write> dstudent: array<part>;
+
+@compute @workgroup_size(group_size)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-            @builtin(local_invocation_index) lane: u32) {
-  let row = flat_workgroup(group, groups);
-  if (row >= p.rows) { return; }
-  let base = row * p.columns;
-  let r = look(row, lane);
-  // Without a tail term the weights sum to 1 - tail_t, which scales q; the k get the same factor.
-  let has_tail = r.tail_t > smallest;
-  let mass = select(1.0 - r.tail_t, 1.0, has_tail);
-  let rest = select(mass, 1.0 - r.tail_t / r.tail_q, has_tail);
-  for (var c = lane; c < p.columns; c += 64u) {
-    dstudent[base + c] = elem(dy[row] * exp(f32(student[base + c]) - r.lse) * rest);
+            @builtin(local_invocation_index) local: u32) {
+  let at = place_of(group, groups, local);
+  if (at.row >= p.rows) { return; }
+  let base = at.row * p.columns;
+  let lse = seen[3u * at.row];
+  let factor = dy[at.row] * seen[3u * at.row + 2u];
+  for (var c = at.lane; c < p.columns; c += lanes) {
+    dstudent[base + c] = part(factor * exp(wide(student[base + c]) - lse));
   }
-  storageBarrier(); // the k are written over what the loop wrote for them
-  if (lane < p.k) { dstudent[base + r.id] = elem(dy[row] * (exp(r.log_q) * mass - r.t)); }
+}
+
+// and then for the k: dstudent = dy (q mass - t). One invocation a token; `columns` counts parts here too.
+@group(0) @binding(1) var<storage, read> logits: array<elem>; // student
+@group(0) @binding(6) var<storage, read_write> dlogits: array<elem>; // dstudent
+
+@compute @workgroup_size(64)
+fn backward_known(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                  @builtin(local_invocation_index) lane: u32) {
+  let i = flat_workgroup(group, groups) * 64u + lane;
+  let row = i / p.k;
+  if (row >= p.rows) { return; }
+  let width = p.columns * part_size;
+  let at = row * width + min(ids[i], width - 1u);
+  let q = exp(f32(logits[at]) - seen[3u * row]);
+  dlogits[at] = elem(dy[row] * (q * seen[3u * row + 1u] - f32(probabilities[i])));
 }

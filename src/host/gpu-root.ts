@@ -1,4 +1,5 @@
 import { GpuError } from '../core/errors.ts'
+import { resting } from './rest.ts'
 
 /** How to find a GPU. */
 export interface GpuRootOptions {
@@ -23,6 +24,8 @@ export interface GpuRoot {
   readonly name: string
   /** Whether it runs on the processor. */
   readonly software: boolean
+  /** Waits for the GPU, where waiting needs more than `await`: see {@link resting}. */
+  readonly rest?: <T>(work: Promise<T>) => Promise<T>
 }
 
 // Dawn's root objects, kept for the life of the process: collected while a device lives, they take it down.
@@ -106,7 +109,8 @@ function toStderr(line: string): void {
 
 async function tryTake(gpu: GPU, wanted: string): Promise<GpuRoot | undefined> {
   try {
-    return await take(gpu, wanted)
+    const root = await take(gpu, wanted)
+    return root.software ? { ...root, rest: resting } : root
   } catch (error) {
     if (error instanceof GpuError) return undefined
     throw error

@@ -1,9 +1,9 @@
 import type { FloatType } from '../core/dtype.ts'
 import { expectShape } from '../runtime/check.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { adamw as wgsl } from './wgsl.gen.ts'
+import { inParts, mapDispatch } from './parts.ts'
+import { adamwQuads as quads, adamw as single } from './wgsl.gen.ts'
 
 /** One parameter with its gradient and its moments. */
 export interface AdamwTarget {
@@ -41,7 +41,8 @@ export interface AdamwOptions {
   readonly clip?: number | Tensor<'f32'>
 }
 
-const partsEach = 16
+/** Workgroups that sum the squares of one gradient. */
+const sharesEach = 16
 
 /** The betas that AdamW has unless told. */
 export const usualBetas = { beta1: 0.9, beta2: 0.95 }
@@ -64,24 +65,22 @@ export function adamwRates(
  * @returns f32 [2]: the factor, and the norm before.
  */
 export function clipGradients(step: Step, gradients: readonly Tensor<FloatType>[], largest: number): Tensor<'f32'> {
-  const parts = step.empty('f32', [gradients.length * partsEach], 'squares')
-  for (const [i, gradient] of gradients.entries())
-    step.run(
-      wgsl.squareSum,
-      { gradient, parts },
-      { size: gradient.size, offset: i * partsEach },
-      {
-        workgroups: [partsEach],
-        flops: 2 * gradient.size,
-        bytes: gradient.bytes,
-      },
-    )
+  const shares = step.empty('f32', [gradients.length * sharesEach], 'squares')
+  for (const [i, gradient] of gradients.entries()) {
+    const { wgsl, width } = inParts(single, quads, gradient.size)
+    const params = { size: gradient.size / width, offset: i * sharesEach }
+    step.run(wgsl.squareSum, { gradient, shares }, params, {
+      workgroups: [sharesEach],
+      flops: 2 * gradient.size,
+      bytes: gradient.bytes,
+    })
+  }
   const factor = step.empty('f32', [2], 'clip')
   step.run(
-    wgsl.clipFactor,
-    { squares: parts, factor },
-    { count: parts.size, largest },
-    { workgroups: [1], flops: parts.size },
+    single.clipFactor,
+    { squares: shares, factor },
+    { count: shares.size, largest },
+    { workgroups: [1], flops: shares.size },
   )
   return factor
 }
@@ -106,10 +105,10 @@ export function adamw(step: Step, targets: readonly AdamwTarget[], options: Adam
     expectShape('adamw', weight, 'gradient', gradient, weight.shape)
     expectShape('adamw', weight, 'm', m, weight.shape)
     expectShape('adamw', weight, 'v', v, weight.shape)
-    const params = { size: weight.size, beta1, beta2, eps, decay }
+    const { wgsl, width } = inParts(single, quads, weight.size)
+    const params = { size: weight.size / width, beta1, beta2, eps, decay }
     step.run(wgsl.update, { gradient, clip: factor, weight, m, v, rates }, params, {
-      workgroups: grid(Math.ceil(weight.size / 64)),
-      flops: 14 * weight.size,
+      ...mapDispatch(step.gpu, params.size, 14 * weight.size),
       bytes: gradient.bytes + 2 * (weight.bytes + m.bytes + v.bytes),
     })
   }

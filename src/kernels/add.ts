@@ -1,10 +1,10 @@
 import type { FloatType } from '../core/dtype.ts'
 import { expectShape } from '../runtime/check.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import { setAccumulate } from '../runtime/tape.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { add as wgsl } from './wgsl.gen.ts'
+import { inParts, mapDispatch } from './parts.ts'
+import { addQuads as quads, add as single } from './wgsl.gen.ts'
 
 /**
  * a + b, element by element.
@@ -16,11 +16,9 @@ import { add as wgsl } from './wgsl.gen.ts'
 export function add<D extends FloatType>(step: Step, a: Tensor<D>, b: Tensor<D>): Tensor<D> {
   expectShape('add', a, 'b', b, a.shape)
   const y = step.empty(a.dtype, a.shape, 'add')
-  const quads = y.size % 4 === 0
-  const size = quads ? y.size / 4 : y.size
-  const dispatch = { workgroups: grid(Math.ceil(size / 64)), flops: y.size }
-  if (quads) step.run(wgsl.forwardQuads, { left: a, right: b, total: y }, { size }, dispatch)
-  else step.run(wgsl.forward, { a, b, y }, { size }, dispatch)
+  const { wgsl, width } = inParts(single, quads, y.size)
+  const size = y.size / width
+  step.run(wgsl.forward, { a, b, y }, { size }, mapDispatch(step.gpu, size, y.size))
   return step.node('add', y, [a, b], (dy) => [dy, dy])
 }
 

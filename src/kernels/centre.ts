@@ -1,10 +1,10 @@
 import type { FloatType } from '../core/dtype.ts'
 import { rowsAndColumns } from '../core/shape.ts'
 import { expectShape } from '../runtime/check.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { centre as wgsl } from './wgsl.gen.ts'
+import { inParts, mapDispatch, rowDispatch } from './parts.ts'
+import { centreQuads as quads, centre as single } from './wgsl.gen.ts'
 
 /**
  * weights[r] · (x[r, c] − shift[c]): rows moved by a vector and weighed.
@@ -19,8 +19,9 @@ export function centre(step: Step, x: Tensor<FloatType>, weights: Tensor<'f32'>,
   expectShape('centre', x, 'weights', weights, x.shape.slice(0, -1))
   expectShape('centre', x, 'shift', shift, [columns])
   const y = step.empty('f32', [rows, columns], 'centred')
-  const dispatch = { workgroups: grid(Math.ceil(x.size / 64)), flops: 2 * x.size }
-  step.run(wgsl.forward, { x, weights, shift, y }, { rows, columns }, dispatch)
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width }
+  step.run(wgsl.forward, { x, weights, shift, y }, params, rowDispatch(step.gpu, rows, params.columns, 2 * x.size))
   return step.node('centre', y, [x], 'none')
 }
 
@@ -31,6 +32,8 @@ export function centre(step: Step, x: Tensor<FloatType>, weights: Tensor<'f32'>,
  */
 export function accumulate(step: Step, total: Tensor<'f32'>, part: Tensor<FloatType>): void {
   expectShape('accumulate', total, 'part', part, total.shape)
-  const dispatch = { workgroups: grid(Math.ceil(total.size / 64)), flops: total.size, bytes: 3 * total.bytes }
-  step.run(wgsl.accumulate, { part, total }, { rows: 1, columns: total.size }, dispatch)
+  const { wgsl, width } = inParts(single, quads, total.size)
+  const columns = total.size / width
+  const dispatch = { ...mapDispatch(step.gpu, columns, total.size), bytes: 3 * total.bytes }
+  step.run(wgsl.accumulate, { addend: part, sum: total }, { rows: 1, columns }, dispatch)
 }

@@ -1,9 +1,9 @@
 import type { FloatType } from '../core/dtype.ts'
 import { showShape } from '../core/shape.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { copy as wgsl } from './wgsl.gen.ts'
+import { inParts, mapDispatch } from './parts.ts'
+import { copyQuads as quads, copy as single } from './wgsl.gen.ts'
 
 /**
  * y = x, in place: `y` is a tensor or a window of one (see {@link Step.rows}).
@@ -13,7 +13,9 @@ import { copy as wgsl } from './wgsl.gen.ts'
  */
 export function copy<D extends FloatType>(step: Step, x: Tensor<D>, y: Tensor<D>): void {
   if (x.size !== y.size) throw new RangeError(`Cannot copy x ${showShape(x.shape)} to y ${showShape(y.shape)}`)
-  step.run(wgsl.forward, { x, y }, { size: x.size }, { workgroups: grid(Math.ceil(x.size / 64)), flops: 0 })
+  const { wgsl, width } = inParts(single, quads, x.size)
+  const size = x.size / width
+  step.run(wgsl.forward, { x, y }, { size }, mapDispatch(step.gpu, size, 0))
 }
 
 /**
@@ -25,8 +27,10 @@ export function copy<D extends FloatType>(step: Step, x: Tensor<D>, y: Tensor<D>
 export function cast<D extends FloatType>(step: Step, x: Tensor<FloatType>, dtype: D): Tensor<D> {
   if (x.dtype === dtype) return x as Tensor<D>
   const y = step.empty(dtype, x.shape, 'cast')
-  const dispatch = { workgroups: grid(Math.ceil(x.size / 64)), flops: 0 }
-  if (dtype === 'f32') step.run(wgsl.widen, { x, widened: y as Tensor<'f32'> }, { size: x.size }, dispatch)
-  else step.run(wgsl.narrow, { wide: x as Tensor<'f32'>, y }, { size: x.size }, dispatch)
+  const { wgsl, width } = inParts(single, quads, x.size)
+  const size = x.size / width
+  const dispatch = mapDispatch(step.gpu, size, 0)
+  if (dtype === 'f32') step.run(wgsl.widen, { x, widened: y as Tensor<'f32'> }, { size }, dispatch)
+  else step.run(wgsl.narrow, { full: x as Tensor<'f32'>, y }, { size }, dispatch)
   return step.node('cast', y, [x], (dy) => [cast(step, dy, x.dtype)])
 }

@@ -1,12 +1,16 @@
 import type { FloatType } from '../core/dtype.ts'
 import { expectShape } from '../runtime/check.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { add } from './add.ts'
-import { elementwise as wgsl } from './wgsl.gen.ts'
+import { inParts, mapDispatch } from './parts.ts'
+import { elementwiseQuads as quads, elementwise as single } from './wgsl.gen.ts'
 
-const workgroups = (size: number) => grid(Math.ceil(size / 64))
+/** The kernel for tensors of the size of `x`, its parameters, and a dispatch of `flops` operations an element. */
+function planFor(step: Step, x: Tensor, factor = 0) {
+  const { wgsl, width } = inParts(single, quads, x.size)
+  const params = { size: x.size / width, factor }
+  return { wgsl, params, dispatch: (flops: number) => mapDispatch(step.gpu, params.size, flops * x.size) }
+}
 
 /**
  * x · z, element by element.
@@ -18,7 +22,8 @@ const workgroups = (size: number) => grid(Math.ceil(size / 64))
 export function mul<D extends FloatType>(step: Step, x: Tensor<D>, z: Tensor<D>): Tensor<D> {
   expectShape('mul', x, 'z', z, x.shape)
   const y = step.empty(x.dtype, x.shape, 'mul')
-  step.run(wgsl.mul, { x, z, y }, { size: x.size, factor: 0 }, { workgroups: workgroups(x.size), flops: x.size })
+  const { wgsl, params, dispatch } = planFor(step, x)
+  step.run(wgsl.mul, { x, z, y }, params, dispatch(1))
   return step.node('mul', y, [x, z], (dy) => [
     x.requiresGrad ? mul(step, dy, z) : null,
     z.requiresGrad ? mul(step, dy, x) : null,
@@ -34,7 +39,8 @@ export function mul<D extends FloatType>(step: Step, x: Tensor<D>, z: Tensor<D>)
 export function scale<D extends FloatType>(step: Step, x: Tensor<D>, factor: number): Tensor<D> {
   if (!Number.isFinite(factor)) throw new RangeError(`Cannot scale x by ${factor}: the factor must be finite`)
   const y = step.empty(x.dtype, x.shape, 'scale')
-  step.run(wgsl.scale, { x, y }, { size: x.size, factor }, { workgroups: workgroups(x.size), flops: x.size })
+  const { wgsl, params, dispatch } = planFor(step, x, factor)
+  step.run(wgsl.scale, { x, y }, params, dispatch(1))
   return step.node('scale', y, [x], (dy) => [scale(step, dy, factor)])
 }
 
@@ -43,9 +49,14 @@ export function scale<D extends FloatType>(step: Step, x: Tensor<D>, factor: num
  * @param x f32 or f16, any shape.
  * @param z the dtype and shape of `x`.
  * @returns the dtype and shape of `x`.
+ * @throws RangeError when the shapes differ.
  */
 export function sub<D extends FloatType>(step: Step, x: Tensor<D>, z: Tensor<D>): Tensor<D> {
-  return add(step, x, scale(step, z, -1))
+  expectShape('sub', x, 'z', z, x.shape)
+  const y = step.empty(x.dtype, x.shape, 'sub')
+  const { wgsl, params, dispatch } = planFor(step, x)
+  step.run(wgsl.sub, { x, z, y }, params, dispatch(1))
+  return step.node('sub', y, [x, z], (dy) => [dy, z.requiresGrad ? scale(step, dy, -1) : null])
 }
 
 /**
@@ -69,13 +80,12 @@ export function gelu<D extends FloatType>(step: Step, x: Tensor<D>): Tensor<D> {
 }
 
 function activation<D extends FloatType>(step: Step, name: 'silu' | 'gelu', x: Tensor<D>): Tensor<D> {
-  const params = { size: x.size, factor: 0 }
+  const { wgsl, params, dispatch } = planFor(step, x)
   const y = step.empty(x.dtype, x.shape, name)
-  step.run(wgsl[name], { x, y }, params, { workgroups: workgroups(x.size), flops: 6 * x.size })
+  step.run(wgsl[name], { x, y }, params, dispatch(6))
   return step.node(name, y, [x], (dy) => {
     const dx = step.empty(x.dtype, x.shape, 'dx')
-    const operands = { x, z: dy, y: dx }
-    step.run(wgsl[`${name}Backward`], operands, params, { workgroups: workgroups(x.size), flops: 12 * x.size })
+    step.run(wgsl[`${name}Backward`], { x, z: dy, y: dx }, params, dispatch(12))
     return [dx]
   })
 }
@@ -90,15 +100,13 @@ function activation<D extends FloatType>(step: Step, name: 'silu' | 'gelu', x: T
  */
 export function swiglu<D extends FloatType>(step: Step, gate: Tensor<D>, value: Tensor<D>): Tensor<D> {
   expectShape('swiglu', gate, 'value', value, gate.shape)
-  const params = { size: gate.size, factor: 0 }
+  const { wgsl, params, dispatch } = planFor(step, gate)
   const y = step.empty(gate.dtype, gate.shape, 'swiglu')
-  const dispatch = { workgroups: workgroups(gate.size), flops: 7 * gate.size }
-  step.run(wgsl.swiglu, { x: gate, z: value, y }, params, dispatch)
+  step.run(wgsl.swiglu, { x: gate, z: value, y }, params, dispatch(7))
   return step.node('swiglu', y, [gate, value], (dy) => {
     const dx = step.empty(gate.dtype, gate.shape, 'dgate')
     const dz = step.empty(gate.dtype, gate.shape, 'dvalue')
-    const operands = { x: gate, z: value, dy, dx, dz }
-    step.run(wgsl.swigluBackward, operands, params, { workgroups: workgroups(gate.size), flops: 13 * gate.size })
+    step.run(wgsl.swigluBackward, { x: gate, z: value, dy, dx, dz }, params, dispatch(13))
     return [dx, dz]
   })
 }

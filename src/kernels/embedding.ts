@@ -3,7 +3,11 @@ import { expectRank } from '../runtime/check.ts'
 import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { embedding as wgsl } from './wgsl.gen.ts'
+import { inParts, rowDispatch } from './parts.ts'
+import { embeddingQuads as quads, embedding as single } from './wgsl.gen.ts'
+
+/** Positions that one dispatch links: lavapipe ends all loops of an invocation after 65,535 turns in all. */
+const mostLinks = 32_768
 
 /**
  * The rows of a table named by ids. Its gradient adds rows in the order of the ids, so it is the same every time.
@@ -15,9 +19,10 @@ import { embedding as wgsl } from './wgsl.gen.ts'
 export function embedding<D extends FloatType>(step: Step, table: Tensor<D>, ids: Tensor<'u32'>): Tensor<D> {
   expectRank('embedding', table, 'V, C', 2)
   const [rows, columns] = table.shape
-  const params = { rows, columns, count: ids.size, first: 0, total: rows }
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width, count: ids.size, first: 0, total: rows }
   const y = step.empty(table.dtype, [...ids.shape, columns], 'embedding')
-  const dispatch = { workgroups: grid(Math.ceil(y.size / 64)), flops: 0, bytes: 2 * y.bytes + ids.bytes }
+  const dispatch = { ...rowDispatch(step.gpu, ids.size, params.columns, 0), bytes: 2 * y.bytes + ids.bytes }
   let first = 0
   for (const window of table.windows ?? [table]) {
     const part = { ...params, rows: window.shape[0], first }
@@ -26,10 +31,29 @@ export function embedding<D extends FloatType>(step: Step, table: Tensor<D>, ids
   }
   return step.node('embedding', y, [table], (dy) => {
     const dtable = step.empty(table.dtype, table.shape, 'dtable')
-    step.run(wgsl.backward, { dy, ids, dtable }, params, {
-      workgroups: [rows, Math.ceil(columns / 64)],
+    const { first, next } = chains(step, ids, rows)
+    step.run(wgsl.backward, { firsts: first, nexts: next, dy, dtable }, params, {
+      workgroups: grid(rows * Math.ceil(params.columns / 64)),
       flops: dy.size,
     })
     return [dtable]
   })
+}
+
+/** Where each id below `rows` stands: its first position, and after each position the next; ids.size where none is. */
+function chains(step: Step, ids: Tensor<'u32'>, rows: number) {
+  const { software, capabilities } = step.gpu
+  const group_size = software ? capabilities.subgroupSize : 64
+  const walkers = software ? 2 * group_size : 1024
+  const first = step.empty('u32', [rows], 'first')
+  const next = step.empty('u32', ids.shape, 'next')
+  for (let end = ids.size; end > 0; end -= mostLinks) {
+    const params = { rows, count: ids.size, begin: Math.max(0, end - mostLinks), end, fresh: end === ids.size ? 1 : 0 }
+    step.run(single.chain, { first, ids, next }, params, {
+      workgroups: [Math.ceil(walkers / group_size)],
+      flops: 0,
+      constants: { walkers, group_size },
+    })
+  }
+  return { first, next }
 }

@@ -5,10 +5,14 @@ import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { scale } from './elementwise.ts'
+import { inParts, rowDispatch } from './parts.ts'
 import {
-  crossEntropy as crossEntropyWgsl,
-  divergence as divergenceWgsl,
-  topKDivergence as topKWgsl,
+  crossEntropyQuads,
+  crossEntropy as crossEntropySingle,
+  divergenceQuads,
+  divergence as divergenceSingle,
+  topKDivergenceQuads,
+  topKDivergence as topKDivergenceSingle,
 } from './wgsl.gen.ts'
 
 // Losses give one number a row; `weightedMean` (weighted-mean.ts) makes one number of them.
@@ -21,21 +25,18 @@ import {
  * @throws RangeError when there is not one target a row.
  */
 export function crossEntropy(step: Step, logits: Tensor<FloatType>, targets: Tensor<'u32'>): Tensor<'f32'> {
-  const params = rowsAndColumns(logits.shape)
+  const { rows, columns } = rowsAndColumns(logits.shape)
   const rowShape = logits.shape.slice(0, -1)
   expectShape('crossEntropy', logits, 'targets', targets, rowShape)
+  const { wgsl, width } = inParts(crossEntropySingle, crossEntropyQuads, columns)
+  const params = { rows, columns: columns / width }
+  const dispatch = rowDispatch(step.gpu, rows, params.columns, 4 * logits.size)
   const y = step.empty('f32', rowShape, 'crossEntropy')
   const lse = step.empty('f32', rowShape, 'lse')
-  step.run(crossEntropyWgsl.forward, { logits, targets, y, lse }, params, {
-    workgroups: grid(params.rows),
-    flops: 4 * logits.size,
-  })
+  step.run(wgsl.forward, { logits, targets, y, lse }, params, dispatch)
   return step.node('crossEntropy', y, [logits], (dy) => {
     const dlogits = step.empty(logits.dtype, logits.shape, 'dlogits')
-    step.run(crossEntropyWgsl.backward, { logits, targets, dy, logs: lse, dlogits }, params, {
-      workgroups: grid(Math.ceil(logits.size / 64)),
-      flops: 4 * logits.size,
-    })
+    step.run(wgsl.backward, { logits, targets, dy, logs: lse, dlogits }, params, dispatch)
     return [dlogits]
   })
 }
@@ -77,17 +78,19 @@ export function divergence<D extends FloatType>(
   if (kind === 'jsd' && weight === 0) kind = 'forwardKl'
   if (kind === 'jsd' && weight === 1) kind = 'reverseKl'
 
-  const params = { ...rowsAndColumns(student.shape), temperature, weight }
-  const constants = { kind: kinds[kind] }
-  const dispatch = { workgroups: grid(params.rows), flops: 12 * student.size, constants }
+  const { rows: count, columns } = rowsAndColumns(student.shape)
+  const { wgsl, width } = inParts(divergenceSingle, divergenceQuads, columns)
+  const params = { rows: count, columns: columns / width, temperature, weight }
+  const dispatch = (flops: number) => {
+    const { constants, ...rest } = rowDispatch(step.gpu, count, params.columns, flops * student.size)
+    return { ...rest, constants: { ...constants, kind: kinds[kind] } }
+  }
   const y = step.empty('f32', student.shape.slice(0, -1), kind)
-  step.run(divergenceWgsl.forward, { student, teacher, y }, params, dispatch)
+  const lse = step.empty('f32', [count, 2], 'lse')
+  step.run(wgsl.forward, { student, teacher, y, lse }, params, dispatch(12))
   const rows = step.node(kind, y, [student], (dy) => {
     const dstudent = step.empty(student.dtype, student.shape, 'dstudent')
-    step.run(divergenceWgsl.backward, { student, teacher, dy, dstudent }, params, {
-      ...dispatch,
-      flops: 20 * student.size,
-    })
+    step.run(wgsl.backward, { student, teacher, dy, logs: lse, dstudent }, params, dispatch(10))
     return [dstudent]
   })
   return temperature === 1 ? rows : scale(step, rows, temperature ** 2)
@@ -115,13 +118,21 @@ export function topKDivergence<D extends FloatType>(
     )
   expectShape('topKDivergence', student, 'ids', ids, [...student.shape.slice(0, -1), k])
   expectShape('topKDivergence', student, 'probabilities', probabilities, ids.shape)
-  const params = { rows, columns, k }
+  const { wgsl, width } = inParts(topKDivergenceSingle, topKDivergenceQuads, columns)
+  const params = { rows, columns: columns / width, k }
+  const dispatch = rowDispatch(step.gpu, rows, params.columns, 4 * student.size + 8 * ids.size)
   const y = step.empty('f32', student.shape.slice(0, -1), 'topKDivergence')
-  const dispatch = { workgroups: grid(rows), flops: 4 * student.size + 8 * ids.size }
-  step.run(topKWgsl.forward, { student, ids, probabilities, y }, params, dispatch)
+  const looks = step.empty('f32', [rows, 3], 'looks')
+  step.run(wgsl.forward, { student, ids, probabilities, y, looks }, params, dispatch)
   return step.node('topKDivergence', y, [student], (dy) => {
     const dstudent = step.empty(student.dtype, student.shape, 'dstudent')
-    step.run(topKWgsl.backward, { student, ids, probabilities, dy, dstudent }, params, dispatch)
+    step.run(wgsl.backward, { student, dy, seen: looks, dstudent }, params, dispatch)
+    const known = { logits: student, ids, probabilities, dy, seen: looks, dlogits: dstudent }
+    step.run(wgsl.backwardKnown, known, params, {
+      workgroups: grid(Math.ceil(ids.size / 64)),
+      flops: 5 * ids.size,
+      bytes: ids.bytes + 3 * probabilities.bytes,
+    })
     return [dstudent]
   })
 }

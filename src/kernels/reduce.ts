@@ -1,10 +1,10 @@
 import type { FloatType } from '../core/dtype.ts'
 import { rowsAndColumns } from '../core/shape.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { scale } from './elementwise.ts'
-import { reduce as wgsl } from './wgsl.gen.ts'
+import { inParts, rowDispatch } from './parts.ts'
+import { reduceQuads as quads, reduce as single } from './wgsl.gen.ts'
 
 /**
  * Sum over the last dimension.
@@ -15,7 +15,7 @@ export function rowSum(step: Step, x: Tensor<FloatType>): Tensor<'f32'> {
   return fold(step, x, rowsAndColumns(x.shape).columns, x.shape.slice(0, -1))
 }
 
-const chunk = 4096
+const chunk = 2048
 
 /**
  * Sum of all elements, by chunks in a fixed order.
@@ -40,11 +40,13 @@ export function mean(step: Step, x: Tensor<FloatType>): Tensor<'f32'> {
 
 function fold(step: Step, x: Tensor<FloatType>, columns: number, shape: readonly number[]): Tensor<'f32'> {
   const y = step.empty('f32', shape, 'sum')
-  const params = { size: x.size, rows: y.size, columns }
-  step.run(wgsl.rowSum, { x, y }, params, { workgroups: grid(y.size), flops: x.size })
+  const { wgsl, width } = inParts(single, quads, x.size % 4 === 0 ? columns : x.size)
+  const params = { size: x.size / width, rows: y.size, columns: columns / width }
+  const dispatch = (flops: number) => rowDispatch(step.gpu, y.size, params.columns, flops)
+  step.run(wgsl.rowSum, { x, y }, params, dispatch(x.size))
   return step.node('sum', y, [x], (dy) => {
     const dx = step.empty(x.dtype, x.shape, 'dx')
-    step.run(wgsl.spread, { dy, dx }, params, { workgroups: grid(Math.ceil(x.size / 64)), flops: 0 })
+    step.run(wgsl.spread, { dy, dx }, params, dispatch(0))
     return [dx]
   })
 }

@@ -1,11 +1,11 @@
 import type { FloatType } from '../core/dtype.ts'
 import { rowsAndColumns } from '../core/shape.ts'
 import { expectShape } from '../runtime/check.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { columnSum } from './column-sum.ts'
-import { rmsNorm as wgsl } from './wgsl.gen.ts'
+import { inParts, rowDispatch } from './parts.ts'
+import { rmsNormQuads as quads, rmsNorm as single } from './wgsl.gen.ts'
 
 /**
  * y = x / sqrt(mean(x²) + eps) · weight, over the last dimension.
@@ -24,22 +24,21 @@ export function rmsNorm<D extends FloatType>(
 ): Tensor<D> {
   const { rows, columns } = rowsAndColumns(x.shape)
   expectShape('rmsNorm', x, 'weight', weight, [columns])
-  const params = { rows, columns, eps }
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width, eps }
+  const dispatch = (flops: number) => rowDispatch(step.gpu, rows, params.columns, flops * x.size)
   const y = step.empty(x.dtype, x.shape, 'rmsNorm')
   const rstd = step.empty('f32', [rows], 'rstd')
-  step.run(wgsl.forward, { x, weight, y, rstd }, params, { workgroups: grid(rows), flops: 4 * x.size })
+  step.run(wgsl.forward, { x, weight, y, rstd }, params, dispatch(4))
 
   return step.node('rmsNorm', y, [x, weight], (dy) => {
     const dx = x.requiresGrad ? step.empty(x.dtype, x.shape, 'dx') : null
-    if (dx) {
-      const operands = { x, weight, dy, scales: rstd, dx }
-      step.run(wgsl.backwardX, operands, params, { workgroups: grid(rows), flops: 8 * x.size })
-    }
+    if (dx) step.run(wgsl.backwardX, { x, weight, dy, scales: rstd, dx }, params, dispatch(8))
     if (!weight.requiresGrad) return [dx, null]
     const slices = Math.min(32, rows)
     const slice_sums = step.empty('f32', [slices, columns], 'slices')
     step.run(wgsl.backwardWeight, { x, dy, scales: rstd, slice_sums }, params, {
-      workgroups: [Math.ceil(columns / 64), slices],
+      workgroups: [Math.ceil(params.columns / 64), slices],
       flops: 3 * x.size,
       constants: { slices },
     })

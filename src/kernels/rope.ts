@@ -4,7 +4,8 @@ import { expectRank, expectShape } from '../runtime/check.ts'
 import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { rope as wgsl } from './wgsl.gen.ts'
+import { inParts } from './parts.ts'
+import { ropeQuads as quads, rope as single } from './wgsl.gen.ts'
 
 /** Where tokens stand and how far they turn. */
 export interface RopeOptions {
@@ -50,11 +51,15 @@ function turn<D extends FloatType>(
   const [batch, tokens, heads, headSize] = x.shape
   const { offset = 0, factor = 1, starts } = options
   const y = step.empty(x.dtype, x.shape, 'rope')
+  const { wgsl, width } = inParts(single, quads, headSize % 4 === 0 ? frequencies.size : headSize)
+  // Sines are dear on a GPU in software; a real one would rather have many invocations.
+  const heads_each = step.gpu.software ? heads : 1
   const params = {
-    ...{ heads_in_all: batch * tokens * heads, tokens, heads, head_size: headSize },
-    ...{ half_size: frequencies.size, offset, factor, direction },
+    ...{ tokens_in_all: batch * tokens, tokens, heads, heads_each, head_size: headSize / width },
+    ...{ half_size: frequencies.size / width, offset, factor, direction },
   }
-  const invocations = params.heads_in_all * (headSize - frequencies.size)
+  const blocks = params.tokens_in_all * Math.ceil(heads / heads_each)
+  const invocations = blocks * (params.head_size - params.half_size)
   const dispatch = { workgroups: grid(Math.ceil(invocations / 64)), flops: 5 * x.size }
   if (starts) step.run(wgsl.rotateFrom, { x, frequencies, y, starts }, params, dispatch)
   else step.run(wgsl.rotate, { x, frequencies, y }, params, dispatch)

@@ -1,11 +1,11 @@
 import type { FloatType } from '../core/dtype.ts'
 import { rowsAndColumns } from '../core/shape.ts'
 import { expectShape } from '../runtime/check.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
+import { inParts, rowDispatch } from './parts.ts'
 import { mean } from './reduce.ts'
-import { rowDistance as wgsl } from './wgsl.gen.ts'
+import { rowDistanceQuads as quads, rowDistance as single } from './wgsl.gen.ts'
 
 /**
  * mean((a − b)²) over the last dimension.
@@ -46,15 +46,17 @@ function distance<D extends FloatType>(
   b: Tensor<D>,
 ): Tensor<'f32'> {
   expectShape(name, a, 'b', b, a.shape)
-  const params = rowsAndColumns(a.shape)
+  const { rows, columns } = rowsAndColumns(a.shape)
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width }
+  const dispatch = (flops: number) => rowDispatch(step.gpu, rows, params.columns, flops * a.size)
   const y = step.empty('f32', a.shape.slice(0, -1), name)
-  step.run(wgsl[name], { a, b, y }, params, { workgroups: grid(params.rows), flops: 6 * a.size })
+  step.run(wgsl[name], { a, b, y }, params, dispatch(6))
   return step.node(name, y, [a, b], (dy) => {
     const toward = (a: Tensor<D>, b: Tensor<D>) => {
       if (!a.requiresGrad) return null
       const da = step.empty(a.dtype, a.shape, 'da')
-      const count = name === 'squared' ? Math.ceil(a.size / 64) : params.rows
-      step.run(wgsl[`${name}Backward`], { a, b, dy, da }, params, { workgroups: grid(count), flops: 8 * a.size })
+      step.run(wgsl[`${name}Backward`], { a, b, dy, da }, params, dispatch(8))
       return da
     }
     return [toward(a, b), toward(b, a)]

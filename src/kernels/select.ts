@@ -1,9 +1,9 @@
 import type { FloatType } from '../core/dtype.ts'
 import { rowsAndColumns, showShape } from '../core/shape.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { select as wgsl } from './wgsl.gen.ts'
+import { inParts, rowDispatch } from './parts.ts'
+import { selectQuads as quads, select as single } from './wgsl.gen.ts'
 
 /**
  * The `k` largest elements of each row, largest first; ties go to the smaller index.
@@ -23,8 +23,9 @@ export function topK<D extends FloatType>(
   const shape = [...x.shape.slice(0, -1), k]
   const indices = step.empty('u32', shape, 'indices')
   const values = step.empty(x.dtype, shape, 'values')
-  const params = { rows, columns, k, inverse_temperature: 1, seed: 0 }
-  step.run(wgsl.topK, { x, indices, values }, params, { workgroups: grid(rows), flops: x.size * k })
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width, k, inverse_temperature: 1, seed: 0 }
+  step.run(wgsl.topK, { x, indices, values }, params, rowDispatch(step.gpu, rows, params.columns, x.size * k, k))
   return { indices, values: step.node('topK', values, [x], 'none') }
 }
 
@@ -54,7 +55,8 @@ export function sample(
     throw new RangeError(`Cannot sample at temperature ${temperature}: it must be > 0; use argmax`)
   const { rows, columns } = rowsAndColumns(x.shape)
   const indices = step.empty('u32', x.shape.slice(0, -1), 'sample')
-  const params = { rows, columns, k: 1, inverse_temperature: 1 / temperature, seed }
-  step.run(wgsl.sample, { x, indices }, params, { workgroups: grid(rows), flops: 8 * x.size })
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width, k: 1, inverse_temperature: 1 / temperature, seed }
+  step.run(wgsl.sample, { x, indices }, params, rowDispatch(step.gpu, rows, params.columns, 8 * x.size))
   return indices
 }

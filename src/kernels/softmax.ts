@@ -1,9 +1,9 @@
 import type { FloatType } from '../core/dtype.ts'
 import { rowsAndColumns } from '../core/shape.ts'
-import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { softmax as wgsl } from './wgsl.gen.ts'
+import { inParts, rowDispatch } from './parts.ts'
+import { softmaxQuads as quads, softmax as single } from './wgsl.gen.ts'
 
 /**
  * exp(x) / Σ exp(x) over the last dimension.
@@ -11,12 +11,15 @@ import { softmax as wgsl } from './wgsl.gen.ts'
  * @returns the dtype and shape of `x`; rows sum to 1.
  */
 export function softmax<D extends FloatType>(step: Step, x: Tensor<D>): Tensor<D> {
-  const params = rowsAndColumns(x.shape)
+  const { rows, columns } = rowsAndColumns(x.shape)
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width }
+  const dispatch = (flops: number) => rowDispatch(step.gpu, rows, params.columns, flops * x.size)
   const y = step.empty(x.dtype, x.shape, 'softmax')
-  step.run(wgsl.forward, { x, y }, params, { workgroups: grid(params.rows), flops: 5 * x.size })
+  step.run(wgsl.forward, { x, y }, params, dispatch(5))
   return step.node('softmax', y, [x], (dy) => {
     const dx = step.empty(x.dtype, x.shape, 'dx')
-    step.run(wgsl.backward, { out: y, dy, dx }, params, { workgroups: grid(params.rows), flops: 4 * x.size })
+    step.run(wgsl.backward, { out: y, dy, dx }, params, dispatch(4))
     return [dx]
   })
 }

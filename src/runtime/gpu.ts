@@ -33,6 +33,8 @@ export interface GpuOptions {
   readonly bindingBytes?: number
   /** What the adapter calls itself, for reports. */
   readonly name?: string
+  /** Waits for the GPU; a plain `await` unless told. */
+  readonly rest?: <T>(work: Promise<T>) => Promise<T>
   /** Surrounds every tensor with a pattern that {@link Scope.checkGuards} looks for. For tests: it is slow. */
   readonly guards?: boolean
 }
@@ -108,12 +110,15 @@ export class Gpu implements Disposable {
       () => this.pipelines.forgetBindGroups(),
       options.bindingBytes,
     )
-    this.queue = new CommandQueue(device)
+    this.queue = new CommandQueue(device, options.rest)
   }
 
   /** Makes a device on `root.adapter` with every optional feature and the largest limits that it offers. */
-  static async open(root: { adapter: GPUAdapter; name?: string }, options: GpuOptions = {}): Promise<Gpu> {
-    const { adapter } = root
+  static async open(
+    root: { adapter: GPUAdapter; name?: string; rest?: GpuOptions['rest'] },
+    options: GpuOptions = {},
+  ): Promise<Gpu> {
+    const { adapter, rest } = root
     const { limits } = adapter
     const device = await adapter.requestDevice({
       requiredFeatures: optionalFeatures.filter((feature) => adapter.features.has(feature)),
@@ -125,7 +130,7 @@ export class Gpu implements Disposable {
         minUniformBufferOffsetAlignment: limits.minUniformBufferOffsetAlignment,
       },
     })
-    return new Gpu(device, { root, name: root.name ?? adapter.info.description, ...options })
+    return new Gpu(device, { root, name: root.name ?? adapter.info.description, rest, ...options })
   }
 
   /** Number of tensors' blocks that are lent out: the same after a step as before it. */

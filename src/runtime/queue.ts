@@ -32,6 +32,7 @@ const mostCommands = 256
  */
 export class CommandQueue {
   readonly #device: GPUDevice
+  readonly #rest: <T>(work: Promise<T>) => Promise<T>
   readonly #alignment: number
   #arenas = 0
   #arena: Arena
@@ -42,10 +43,12 @@ export class CommandQueue {
   /** Time, operations and bytes of every kernel while profiling is on. */
   profile: Profile | undefined
 
-  constructor(device: GPUDevice) {
+  /** @param rest how to wait for the device. */
+  constructor(device: GPUDevice, rest: <T>(work: Promise<T>) => Promise<T> = (work) => work) {
     this.#device = device
     const { minUniformBufferOffsetAlignment, minStorageBufferOffsetAlignment } = device.limits
     this.#alignment = Math.max(minUniformBufferOffsetAlignment, minStorageBufferOffsetAlignment)
+    this.#rest = rest
     this.#arena = this.#newArena()
     device.addEventListener('uncapturederror', (event) => {
       const { error } = event as GPUUncapturedErrorEvent
@@ -201,7 +204,7 @@ export class CommandQueue {
     encoder.copyBufferToBuffer(buffer, offset, staging, 0, bytes)
     this.#device.queue.submit([encoder.finish()])
     try {
-      await staging.mapAsync(0x1, 0, bytes)
+      await this.#rest(staging.mapAsync(0x1, 0, bytes))
     } catch (error) {
       await Promise.race([this.#device.lost, new Promise((resolve) => setTimeout(resolve, 100))])
       this.check()
@@ -219,7 +222,7 @@ export class CommandQueue {
   /** Resolves when the device has done everything recorded so far. */
   async finish(): Promise<void> {
     this.submit()
-    await this.#device.queue.onSubmittedWorkDone()
+    await this.#rest(this.#device.queue.onSubmittedWorkDone())
     this.check()
   }
 

@@ -23,7 +23,7 @@ checkOp('softmax', {
     }
     return y
   },
-  shapes: [[[5, 37]], [[1, 1]], [[70, 3, 130]]],
+  shapes: [[[5, 37]], [[1, 1]], [[70, 3, 130]], [[5, 36]], [[150, 12]]],
 })
 
 /** Rows begin at `starts`; `turned` numbers of a head are rotated. */
@@ -51,17 +51,21 @@ const frequencies = (step: Step, turned: number) =>
 checkOp('rope', {
   op: (step, x) => rope(step, x, frequencies(step, x.shape[3]), { offset: 3 }),
   reference: (x) => ropeOracle(x, [0, 0, 0], x.shape[3], 1),
-  shapes: [[[2, 5, 3, 6]], [[1, 1, 1, 2]], [[3, 17, 4, 8]]],
+  shapes: [[[2, 5, 3, 6]], [[1, 1, 1, 2]], [[3, 17, 4, 8]]], // half of 8 is one quad
 })
 
-checkOp('rope of a part of each head, from where each row stands', {
-  op: (step, x) => {
-    const starts = step.upload('u32', [x.shape[0]], [7, 0, 50].slice(0, x.shape[0]))
-    return rope(step, x, frequencies(step, 4), { offset: 3, starts, factor: 1.5 })
-  },
-  reference: (x) => ropeOracle(x, [7, 0, 50], 4, 1.5),
-  shapes: [[[2, 5, 3, 10]], [[3, 17, 4, 8]]],
-})
+for (const [turned, shapes] of [
+  [4, [[[2, 5, 3, 10]], [[3, 17, 4, 8]]]],
+  [8, [[[3, 5, 3, 20]]]],
+] as const)
+  checkOp(`rope of ${turned} numbers of each head, from where each row stands`, {
+    op: (step, x) => {
+      const starts = step.upload('u32', [x.shape[0]], [7, 0, 50].slice(0, x.shape[0]))
+      return rope(step, x, frequencies(step, turned), { offset: 3, starts, factor: 1.5 })
+    },
+    reference: (x) => ropeOracle(x, [7, 0, 50], turned, 1.5),
+    shapes,
+  })
 
 // Ids with repeats, in no order; the same on both sides.
 const idsFor = (rows: number, count: number) => Uint32Array.from({ length: count }, (_, i) => (i * i * 7 + 3) % rows)
@@ -75,7 +79,7 @@ checkOp('embedding', {
       y.data.set(table.data.subarray(id * columns, (id + 1) * columns), i * columns)
     return y
   },
-  shapes: [[[5, 37]], [[1, 1]], [[96, 70]]],
+  shapes: [[[5, 37]], [[1, 1]], [[96, 70]], [[7, 36]]],
 })
 
 test('an id past the table shows as NaN', async () => {
@@ -116,7 +120,7 @@ checkOp('rowSum', {
     for (const [i, value] of x.data.entries()) y.data[Math.floor(i / x.shape.at(-1)!)] += value
     return y
   },
-  shapes: [[[5, 37]], [[1, 1]], [[2, 70, 130]]],
+  shapes: [[[5, 37]], [[1, 1]], [[2, 70, 130]], [[5, 36]], [[150, 12]]],
 })
 checkOp('columnSum', {
   op: (step, x) => columnSum(step, x as Tensor<'f32'>, 'f32'),

@@ -31,7 +31,7 @@ checkOp('crossEntropy', {
     const targets = targetsOf(x.data.length / x.shape.at(-1)!, x.shape.at(-1)!)
     return { shape: x.shape.slice(0, -1), data: Float64Array.from(rows(x), (row, r) => -logSoftmax(row)[targets[r]]) }
   },
-  shapes: [[[5, 37]], [[1, 2]], [[2, 33, 70]]],
+  shapes: [[[5, 37]], [[1, 2]], [[2, 33, 70]], [[5, 36]], [[150, 12]]],
 })
 
 test('a target past the vocabulary shows as NaN', async () => {
@@ -82,6 +82,14 @@ for (const options of family)
       [
         [5, 37],
         [5, 37],
+      ],
+      [
+        [5, 36],
+        [5, 36],
+      ],
+      [
+        [150, 12],
+        [150, 12],
       ],
       [
         [1, 2],
@@ -155,7 +163,7 @@ for (const k of [1, 3, 4])
         return kl + (tailT > 1e-6 ? tailT * Math.log(tailT / tailQ) : 0)
       }),
     }),
-    shapes: [[[5, 37]], [[3, 4]], [[66, 70]]],
+    shapes: [[[5, 37]], [[3, 4]], [[66, 70]], [[150, 12]]],
     tolerance: 1e-5,
   })
 
@@ -172,6 +180,14 @@ checkOp('squaredError', {
     [
       [5, 37],
       [5, 37],
+    ],
+    [
+      [5, 36],
+      [5, 36],
+    ],
+    [
+      [150, 12],
+      [150, 12],
     ],
     [
       [1, 1],
@@ -195,6 +211,14 @@ checkOp('mse', {
       [5, 37],
       [5, 37],
     ],
+    [
+      [5, 36],
+      [5, 36],
+    ],
+    [
+      [150, 12],
+      [150, 12],
+    ],
   ],
 })
 
@@ -212,6 +236,14 @@ checkOp('cosine', {
     [
       [5, 37],
       [5, 37],
+    ],
+    [
+      [5, 36],
+      [5, 36],
+    ],
+    [
+      [150, 12],
+      [150, 12],
     ],
     [
       [3, 2],

@@ -6,10 +6,9 @@ import { argmax, sample, topK } from '../../src/kernels/select.ts'
 import { expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
-test('adamw follows the formula over five steps, with clipping and decay', () =>
+test.each([200, 203])('adamw of %i weights follows the formula over five steps, with clipping and decay', (size) =>
   withoutLeaks(async () => {
     const random = new Random(1)
-    const size = 200
     const start = random.normals(size)
     using state = gpu.scope('state')
     const weight = state.upload('f32', [size], start)
@@ -33,7 +32,8 @@ test('adamw follows the formula over five steps, with clipping and decay', () =>
       }
     }
     expectClose('weights', await gpu.read(weight), oracle.w, 2e-6)
-  }))
+  }),
+)
 
 test('topK and argmax agree with sorting, ties to the smaller index', async () => {
   await fc.assert(
@@ -55,6 +55,15 @@ test('topK and argmax agree with sorting, ties to the smaller index', async () =
     ),
     { numRuns: 25, seed: 42 },
   )
+})
+
+test('topK finds as many as wanted in rows as long as a vocabulary', async () => {
+  using step = gpu.step()
+  const [columns, k] = [60_000, 40]
+  const values = new Random(3).normals(columns)
+  const order = [...values.keys()].sort((a, b) => values[b] - values[a] || a - b)
+  const top = topK(step, step.upload('f32', [1, columns], values), k)
+  expect([...(await step.read(top.indices))]).toEqual(order.slice(0, k))
 })
 
 test('sample draws from the softmax, the same for the same seed', async () => {

@@ -163,7 +163,7 @@ test('a profile names every kernel with its time and work', async () => {
     scale(step, scale(step, step.filled('f32', [100_000], 1), 2), 2)
     await gpu.finish()
   })
-  const row = report.find(({ kernel }) => kernel === 'elementwise.scale')!
+  const row = report.find(({ kernel }) => kernel === 'elementwise-quads.scale')!
   expect(row.dispatches).toBe(2)
   expect(row.ms).toBeGreaterThan(0)
   expect(row.flops).toBe(200_000)
