@@ -70,17 +70,31 @@ export async function openGpuRoot(options: GpuRootOptions = {}): Promise<GpuRoot
 
 /** @param seen names of the adapters that were found and not wanted. */
 async function openSoftware(wanted: string, seen: string[], options: GpuRootOptions): Promise<GpuRoot> {
-  const { robust = false, install = true, say = toStderr } = options
-  const software = await import('./software-gpu.ts')
+  const { install = true, say = toStderr } = options
   const { installHint, installSoftwareDriver } = await import('./apt.ts')
-  let drivers = software.findSoftwareDrivers()
-  if (drivers.length === 0 && wanted === 'auto') {
-    if (!install) throw new GpuError(`No GPU was found. ${installHint}`)
-    await installSoftwareDriver({ say })
-    drivers = software.findSoftwareDrivers()
-  }
-  let fault: GpuError | undefined
-  for (const driver of drivers) {
+  const faults: GpuError[] = []
+  const there = await startSoftware(wanted, seen, faults, options)
+  if (there) return there
+  if (faults.length === 0 && wanted !== 'auto')
+    throw new GpuError(`No adapter is named like ${JSON.stringify(wanted)}; there is ${seen.join(', ') || 'none'}`)
+  if (faults.length === 0 && !install) throw new GpuError(`No GPU was found. ${installHint}`)
+  if (faults.length > 0) throw faults[0]
+  // No driver, or one that a browser brought without the Vulkan loader.
+  await installSoftwareDriver({ say })
+  const installed = await startSoftware(wanted, seen, faults, options)
+  if (installed) return installed
+  throw faults[0] ?? new GpuError(`The software GPU is installed but does not start. ${installHint}`)
+}
+
+/** The first of the software drivers that starts. @param faults why others could not be prepared. */
+async function startSoftware(
+  wanted: string,
+  seen: string[],
+  faults: GpuError[],
+  { robust = false, install = true, say = toStderr }: GpuRootOptions,
+): Promise<GpuRoot | undefined> {
+  const software = await import('./software-gpu.ts')
+  for (const driver of software.findSoftwareDrivers()) {
     try {
       // Old lavapipe: Dawn wants two image features of it that no kernel here uses; the layer announces them.
       const environment = await software.prepareSoftwareDriver(driver, { install, say })
@@ -88,7 +102,7 @@ async function openSoftware(wanted: string, seen: string[], options: GpuRootOpti
       Object.assign(process.env, environment)
     } catch (error) {
       if (!(error instanceof GpuError)) throw error
-      fault ??= error
+      faults.push(error)
       continue
     }
     const gpu = await dawn(robust)
@@ -97,10 +111,7 @@ async function openSoftware(wanted: string, seen: string[], options: GpuRootOpti
     if (found) return found
     for (const adapter of await listAdapters(gpu)) seen.push(adapterName(adapter.info))
   }
-  if (fault) throw fault
-  if (wanted !== 'auto')
-    throw new GpuError(`No adapter is named like ${JSON.stringify(wanted)}; there is ${seen.join(', ') || 'none'}`)
-  throw new GpuError(`The software GPU is installed but does not start. ${installHint}`)
+  return undefined
 }
 
 function toStderr(line: string): void {
