@@ -1,6 +1,6 @@
 import type { NiwtSettings } from '../distill/run.ts'
 
-/** Settings of the demo: what two cores with the software GPU do in about ten minutes. */
+/** Settings of the demo: what two cores with the software GPU do in about eight minutes. */
 export const demoSettings: NiwtSettings = {
   tokens: 48,
   profile: { samples: 200, batch: 20 },
@@ -8,7 +8,7 @@ export const demoSettings: NiwtSettings = {
   student: { layers: 4, adapterBudget: 0.045 },
   distil: {
     adapterSteps: 10,
-    jointSteps: 200,
+    jointSteps: 260,
     recoverySteps: 20,
     checkpointEvery: 30,
     rows: { add: 16, code: 20, prose: 24 },
