@@ -30,7 +30,8 @@ const models: readonly Model[] = [
     parts: [0, 1, 2, 3].map((part) => `${gemma}_part${part + 1}/data/gemma-3-270m-q4_k_m.gguf.part0${part}`),
   },
 ]
-const folder = process.env.NEXUS_MODELS ?? join(homedir(), '.cache/nexus/models')
+const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache')
+const folder = process.env.NEXUS_MODELS ?? join(cache, 'nexus/models')
 const unzip =
   'import sys, zipfile, pathlib\nfor w in pathlib.Path(sys.argv[1]).glob("*.whl"): zipfile.ZipFile(w).extractall(sys.argv[1])'
 
