@@ -20,9 +20,11 @@ for (const name of sources) {
 }
 
 const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> }
-const commands = readdirSync(join(root, 'src/cli'))
-  .map((name) => /\.command\('([\w-]+)/.exec(readFileSync(join(root, 'src/cli', name), 'utf8'))?.[1])
-  .filter((name) => name !== undefined)
+const commands = readdirSync(join(root, 'src/cli')).flatMap((name) =>
+  [...readFileSync(join(root, 'src/cli', name), 'utf8').matchAll(/\.command\('([\w-]+)/g)].map(
+    ([, command]) => command,
+  ),
+)
 const folders = [
   '.',
   'docs',
