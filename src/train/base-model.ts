@@ -37,11 +37,9 @@ export async function readBaseModel(path: string): Promise<BaseModel> {
   const beginnings: string[] = []
   for (const [name, shape] of expectedTensors(model.config)) {
     const values = await model.weights.read(name)
-    tensors.set(name, {
-      dtype: 'F32',
-      shape,
-      data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
-    })
+    const data = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+    tensors.set(name, { dtype: 'F32', shape, data })
+    beginnings.push(sha256(data.subarray(0, 4096)))
   }
   const { config, tokenizer, chat, settings } = model
   const bosId = asksForBos(model.tokenizerJson, settings) ? config.bosId : undefined

@@ -138,6 +138,18 @@ test('other settings in the same folder are refused by name, and --fresh starts 
   await expect(run('none', { targets: ['x_proj'] })).rejects.toThrow('linear layers are q_proj')
 }, 180_000)
 
+test('a run does not go on with another model of the same shape', async () => {
+  await run('first', { steps: 1 })
+  const path = join(model, 'model.safetensors')
+  const before = await readFile(path)
+  try {
+    await writeFile(path, writeSafetensors(randomTensors(config, new Random(9), 0.15), { format: 'pt' }))
+    await expect(run('first', { steps: 1 })).rejects.toThrow('model was')
+  } finally {
+    await writeFile(path, before)
+  }
+}, 180_000)
+
 test('evaluations that do not improve stop the run, and the best adapter is written', async () => {
   // Too small a rate to change anything: every evaluation after the first is as good as it.
   const result = await run('patient', { lr: 1e-30, steps: 40, evalEvery: 1, patience: 2 })
