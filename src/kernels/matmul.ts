@@ -4,7 +4,6 @@ import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { add } from './add.ts'
 import { joinColumns } from './columns.ts'
-import { copy } from './copy.ts'
 import { scale } from './elementwise.ts'
 import { gemvInto, mostGemvRows } from './gemv.ts'
 import { product } from './product.ts'
@@ -55,13 +54,20 @@ export function matmul<D extends FloatType>(
     return step.reshape(y, [...a.shape.slice(0, -1), y.shape[1]])
   }
   const { batch, m, n, k } = sizesOf(a, b, transposeA, transposeB)
-  const y = step.empty(a.dtype, [...a.shape.slice(0, -2), m, n], 'matmul')
-  if (base && !sameShape(base.shape, y.shape) && !sameShape(base.shape, [n]))
+  const shape = [...a.shape.slice(0, -2), m, n]
+  if (base && !sameShape(base.shape, shape) && !sameShape(base.shape, [n]))
     throw new RangeError(
-      `Cannot matmul onto base ${showShape(base.shape)}: it must be ${showShape(y.shape)} or one row ${showShape([n])}`,
+      `Cannot matmul onto base ${showShape(base.shape)}: it must be ${showShape(shape)} or one row ${showShape([n])}`,
     )
-  if (transposeB && batch === 1 && m <= mostGemvRows && k % 4 === 0 && base?.shape.length !== 1)
-    fewRows(step, a, b, y, options)
+  // So few rows that reading `b` is all that counts; that kernel adds nothing, so scale and base are ops of their own.
+  const few = transposeB && batch === 1 && m <= mostGemvRows && k % 4 === 0
+  if (few && (alpha !== 1 || base) && base?.shape.length !== 1) {
+    const plain = matmul(step, a, b, { transposeB })
+    const scaled = alpha === 1 ? plain : scale(step, plain, alpha)
+    return base ? add(step, base, scaled) : scaled
+  }
+  const y = step.empty(a.dtype, shape, 'matmul')
+  if (few && !base) gemvInto(step, a, b, y)
   else product(step, { batch, m, n, k, a, b, transposeA, transposeB, alpha, base }, y)
 
   return step.node('matmul', y, base ? [a, b, base] : [a, b], (dy) => {
@@ -79,26 +85,6 @@ export function matmul<D extends FloatType>(
       b.requiresGrad ? db() : null,
       base?.requiresGrad ? (sameShape(base.shape, dy.shape) ? dy : columnSums(step, dy)) : null,
     ]
-  })
-}
-
-/** A product of so few rows that reading `b` is all that counts. */
-function fewRows<D extends FloatType>(
-  step: Step,
-  a: Tensor<D>,
-  b: Tensor<D>,
-  y: Tensor<D>,
-  { alpha = 1, base }: MatmulOptions<D>,
-): void {
-  if (alpha === 1 && !base) {
-    gemvInto(step, a, b, y)
-    return
-  }
-  step.withoutGradients(() => {
-    const plain = step.empty(y.dtype, y.shape, 'plain')
-    gemvInto(step, a, b, plain)
-    const scaled = alpha === 1 ? plain : scale(step, plain, alpha)
-    copy(step, base ? add(step, base, scaled) : scaled, y)
   })
 }
 
