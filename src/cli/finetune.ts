@@ -6,37 +6,17 @@ import { interruptSignal } from '../host/interrupt.ts'
 import { finetune } from '../train/finetune.ts'
 import { type FinetunePlan, planFinetune } from '../train/finetune-plan.ts'
 import { type FinetuneSettings, finetuneDefaults as usual } from '../train/finetune-settings.ts'
-import { type ScheduleName, schedules } from '../train/schedule.ts'
+import { schedules } from '../train/schedule.ts'
 import { number } from './generate.ts'
 import { openGpu } from './open-gpu.ts'
 import { byteSize, duration, makeOutput, type Output, table } from './output.ts'
 
-interface Options {
+/** What the command line can say: the settings of a run, two of them in its own form, and where things are. */
+interface Options extends Omit<FinetuneSettings, 'alpha' | 'stateBits'> {
   readonly model: string
   readonly data: string
   readonly out: string
-  readonly rank: number
   readonly alpha?: number
-  readonly targets: readonly string[]
-  readonly base: 'f32' | 'nf4'
-  readonly lr: number
-  readonly schedule: ScheduleName
-  readonly warmup: number
-  readonly batch: number
-  readonly accumulate: number
-  readonly epochs: number
-  readonly steps: number
-  readonly length: number
-  readonly packing: boolean
-  readonly seed: number
-  readonly evalShare: number
-  readonly evalEvery: number
-  readonly patience: number
-  readonly checkpointEvery: number
-  readonly keep: number
-  readonly gradientCheckpoint: boolean
-  readonly decay: number
-  readonly clip: number
   readonly optimizerBits: '8' | '32'
   readonly chatTemplate?: string
   readonly dryRun?: boolean

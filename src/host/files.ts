@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { createReadStream, existsSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import {
   appendFile,
   type FileHandle,
@@ -149,9 +149,8 @@ export function sha256(bytes: Uint8Array | string): string {
 
 /** sha256 of a file, in hex. */
 export async function sha256OfFile(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
-  return hash.digest('hex')
+  await using file = await FileSource.open(path)
+  return await sha256Of(file)
 }
 
 /** sha256 of what a source holds, in hex, read a megabyte at a time. */

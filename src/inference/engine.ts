@@ -187,12 +187,6 @@ export class Engine implements Disposable {
     for (const old of this.#recorded.splice(mostRecordings)) disposeOf(old)
   }
 
-  /** Forgets the recordings that use `updates`, which are about to be disposed of. */
-  forget(updates: LinearUpdates): void {
-    for (let i = this.#recorded.length - 1; i >= 0; i--)
-      if (this.#recorded[i].updates === updates) disposeOf(this.#recorded.splice(i, 1)[0])
-  }
-
   #fill({ state, pageTable }: RecordedBatch, borrowed: readonly { row: RowOptions; pages: number[] }[]): void {
     const { gpu } = this.model
     const history = new Uint32Array(state.history.size)

@@ -88,7 +88,10 @@ export async function loadWeights(
       await gpu.finish()
       waiting = 0
     }
-    onProgress({ task: 'load', done: Math.round(done / 1e6), total: Math.round(total / 1e6), unit: 'million weights' })
+    const millions = Math.ceil(total / 1e6)
+    // Rounded down until the last weight is there: a task that is done is shown as done once.
+    const shown = done === total ? millions : Math.min(millions - 1, Math.floor(done / 1e6))
+    onProgress({ task: 'load', done: shown, total: millions, unit: 'million weights' })
   }
   for (const [name, { shape }] of weights.recipes) {
     if (isLinear(name) && storage !== 'f32' && storage !== 'f16') {
