@@ -98,7 +98,11 @@ export function attention<D extends FloatType>(
       })
     if (dv) {
       const flops = 4 * headSize * pairs
-      step.run(attentionBackward.backwardV, { q, k, dy, saved: known, dx: dv }, params, { workgroups, flops, constants })
+      step.run(attentionBackward.backwardV, { q, k, dy, saved: known, dx: dv }, params, {
+        workgroups,
+        flops,
+        constants,
+      })
     }
     return [dq, dk, dv]
   })
