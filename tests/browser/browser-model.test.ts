@@ -15,7 +15,8 @@ const prompts = [
 // Texts that are evaluated in the page, where `nexus` is the library.
 const inPage = <T>(page: Page, body: string): Promise<T> => page.evaluate(`(async () => { ${body} })()`) as Promise<T>
 
-describe.skipIf(!hasChromium)('in Chromium', () => {
+// Chromium clears a kernel's memory, which its software GPU takes long to compile: a second for the first token.
+describe.skipIf(!hasChromium)('in Chromium', { timeout: 180_000 }, () => {
   let browser: Browser
   let server: TestServer
   let page: Page
@@ -29,7 +30,7 @@ describe.skipIf(!hasChromium)('in Chromium', () => {
     server = await serveSite(site)
     browser = await startChromium()
     page = await openPage(browser, server.url)
-  })
+  }, 60_000)
   afterAll(async () => {
     await browser?.close()
     await server?.[Symbol.asyncDispose]()
@@ -40,13 +41,13 @@ describe.skipIf(!hasChromium)('in Chromium', () => {
       using model = await NexusModel.load(await tinyBundle(), { gpu })
       const want: Answer[] = []
       for (const prompt of prompts) want.push(await model.generate(prompt))
-      const run = (source: string) =>
+      const run = (asked: typeof prompts) =>
         inPage<{ answers: Answer[]; pieces: string; steps: string[] }>(
           page,
           `const steps = []
-           const model = await nexus.BrowserModel.load('${source}', { onProgress: ({ task, done, total }) => steps.push(task + ' ' + (done === total)) })
+           const model = await nexus.BrowserModel.load('/bundle/', { onProgress: ({ task, done, total }) => steps.push(task + ' ' + (done === total)) })
            const answers = []
-           for (const prompt of ${JSON.stringify(prompts)}) answers.push(await model.generate(prompt))
+           for (const prompt of ${JSON.stringify(asked)}) answers.push(await model.generate(prompt))
            let pieces = ''
            for await (const piece of model.stream(${JSON.stringify(prompts[0])})) pieces += piece
            model.close()
@@ -58,16 +59,16 @@ describe.skipIf(!hasChromium)('in Chromium', () => {
         chosenBy,
         tokens,
       })
-      const first = await run('/bundle/')
+      const first = await run(prompts)
       expect(first.answers.map(plain)).toEqual(want.map(plain))
       expect(first.pieces).toBe(want[0].text)
       expect(first.steps).toContain('fetch false')
       expect(first.steps).toContain('fetch true')
       expect(first.steps.at(-1)).toBe('load true')
       server.asked.length = 0
-      const second = await run('/bundle/')
+      const second = await run(prompts.slice(0, 1))
       expect(server.asked.filter((line) => line.includes('/bundle'))).toEqual(['GET /bundle/manifest.json'])
-      expect(second.answers.map(plain)).toEqual(want.map(plain))
+      expect(second.answers.map(plain)).toEqual([plain(want[0])])
     }))
 
   test('the cache serves without the server, tells archives apart, says what it holds and forgets it', async () => {
