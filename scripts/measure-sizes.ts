@@ -10,7 +10,7 @@ const target = join(root, 'docs/sizes.md')
 /** Most bytes, compressed, of what runs a bundle in a browser. */
 const limit = 150_000
 /** Share by which a size may differ before the table is old. */
-const tolerance = 0.02
+const tolerance = 0.1
 
 interface Row {
   readonly what: string
