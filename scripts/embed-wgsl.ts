@@ -40,7 +40,13 @@ interface Form {
 
 async function linked(sources: Record<string, string>, name: string, { f16, quads }: Form): Promise<string> {
   const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16, quads } })
-  const text = result.dest.replace(/\n{3,}/g, '\n\n').trim()
+  // Comments, indents and blank lines are for the files in wgsl/; whoever downloads the kernels is spared them.
+  const text = result.dest
+    .replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
+    .split('\n')
+    .map((line) => line.trim())
+    .filter(Boolean)
+    .join('\n')
   return f16 && /\bf16\b/.test(text) ? `enable f16;\n${text}` : text
 }
 

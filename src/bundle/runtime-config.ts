@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { BundleError } from '../core/errors.ts'
 import { storages } from './manifest.ts'
 import { parseYaml, writeYaml } from './yaml.ts'

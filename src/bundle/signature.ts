@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { BundleError, messageOf } from '../core/errors.ts'
 import { canonicalJson } from './canonical-json.ts'
 import { sha256 } from './files.ts'

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { BundleError, messageOf } from '../core/errors.ts'
 import { checkNames, type Files, sha256 } from './files.ts'
 import type { Key } from './keys.ts'

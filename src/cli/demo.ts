@@ -163,7 +163,7 @@ async function showResult(
   const report = (await readJson(where.report)) as GateReport
   const files = new FolderFiles(where.bundle)
   const verification = await verifyBundle(files)
-  using model = await NexusModel.load(gpu, files)
+  using model = await NexusModel.load(files, { gpu })
   const examples: Record<string, { prompt: string; capability: string; text: string; chosenBy: string }> = {}
   const prompts: Record<string, string> = { add: '+74+98=', code: '#rbach>', prose: 'It was the whale that ' }
   for (const name of model.capabilities) {

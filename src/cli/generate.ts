@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError } from 'commander'
 import { readPublicKey } from '../bundle/keys.ts'
 import { interruptSignal } from '../host/interrupt.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
-import { openBundle } from './open-bundle.ts'
+import { openBundle } from '../node/host.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput } from './output.ts'
 
@@ -51,7 +51,7 @@ async function generate(path: string, options: Options): Promise<void> {
   await using bundle = await openBundle(path)
   const signal = interruptSignal(output.say)
   using gpu = await openGpu(output, options.adapter)
-  using model = await NexusModel.load(gpu, bundle.files, { key, enableRestricted: options.restricted })
+  using model = await NexusModel.load(bundle.files, { gpu, key, enableRestricted: options.restricted })
   const { prompt, capability, maxTokens, temperature, seed } = options
   const answer = await model.generate({ prompt, capability, maxTokens, temperature, seed, signal })
   output.print(answer.text)

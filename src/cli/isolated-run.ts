@@ -4,8 +4,8 @@ import { networkInterfaces } from 'node:os'
 import { messageOf } from '../core/errors.ts'
 import { openGpuRoot } from '../host/gpu-root.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
+import { openBundle } from '../node/host.ts'
 import { Gpu } from '../runtime/gpu.ts'
-import { openBundle } from './open-bundle.ts'
 
 /** What the process found. */
 export interface IsolatedResult {
@@ -28,7 +28,7 @@ async function run(path: string): Promise<IsolatedResult> {
   try {
     await using bundle = await openBundle(path)
     using gpu = await Gpu.open(await openGpuRoot({ install: false }))
-    using model = await NexusModel.load(gpu, bundle.files, { enableRestricted: true })
+    using model = await NexusModel.load(bundle.files, { gpu, enableRestricted: true })
     for (const [capability, { example: prompt }] of Object.entries(model.manifest.capabilities)) {
       const logits = await model.logits({ prompt, capability })
       if (!logits.every(Number.isFinite)) throw new Error(`${capability} gives logits that are not finite`)

@@ -6,7 +6,7 @@ import { assertVerified } from '../bundle/verify.ts'
 import { writeZip } from '../bundle/zip.ts'
 import { UsageError } from '../core/errors.ts'
 import { exists, FolderFiles, writeFileAtomic } from '../host/files.ts'
-import { openBundle } from './open-bundle.ts'
+import { openBundle } from '../node/host.ts'
 import { byteSize, makeOutput } from './output.ts'
 
 interface Options {

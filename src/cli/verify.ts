@@ -5,8 +5,8 @@ import { readPublicKey } from '../bundle/keys.ts'
 import { reportHtml, reportText } from '../bundle/report.ts'
 import { type VerifyReport, verifyBundle } from '../bundle/verify.ts'
 import { writeFileAtomic } from '../host/files.ts'
+import { openBundle } from '../node/host.ts'
 import { runIsolated } from './isolation.ts'
-import { openBundle } from './open-bundle.ts'
 import { makeOutput } from './output.ts'
 
 interface Options {

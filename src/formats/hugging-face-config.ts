@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { checkSizes, type Family, families, familyTraits, type ModelConfig } from './model-family.ts'
 import type { RopeScaling } from './rope-scaling.ts'
 

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { type CpuTensor, cpuTensor, toFloat32 } from './tensor.ts'
 
 /** A low-rank update of one linear layer: W + scale · B · A. */

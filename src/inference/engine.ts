@@ -182,6 +182,12 @@ export class Engine implements Disposable {
     return { rows, penalize, updates, scope, state, pageTable, recording, chosen: kept.chosen!, logprob: kept.logprob! }
   }
 
+  /** Forgets what was recorded with an adapter: call it before the adapter's memory is given back. */
+  forget(updates: LinearUpdates): void {
+    for (let i = this.#recorded.length - 1; i >= 0; i--)
+      if (this.#recorded[i].updates === updates) disposeOf(this.#recorded.splice(i, 1)[0])
+  }
+
   #keep(batch: RecordedBatch): void {
     this.#recorded.unshift(batch)
     for (const old of this.#recorded.splice(mostRecordings)) disposeOf(old)

@@ -22,7 +22,7 @@ test('a bundle verifies, loads and answers, and the same parts give the same byt
     const files = await tinyBundle()
     expect((await verifyBundle(files)).checks.filter(({ ok }) => !ok)).toEqual([])
     expect(await tinyBundle()).toEqual(files)
-    using model = await NexusModel.load(gpu, files)
+    using model = await NexusModel.load(files, { gpu })
     const options = { prompt: 'abc', capability: 'add', maxTokens: 5 }
     const answer = await model.generate(options)
     expect(await model.generate(options)).toMatchObject({ text: answer.text, capability: 'add', chosenBy: 'caller' })
@@ -49,11 +49,11 @@ test('a restricted adapter stays away from the GPU until it is asked for', () =>
     const files = await tinyBundle({ restricted: ['code'] })
     const options = { prompt: 'abc', capability: 'code', maxTokens: 2 }
     {
-      using closed = await NexusModel.load(gpu, files)
+      using closed = await NexusModel.load(files, { gpu })
       expect(closed.capabilities).toEqual(['add'])
       await expect(closed.generate(options)).rejects.toThrow('restricted; load the bundle with enableRestricted')
     }
-    using open = await NexusModel.load(gpu, files, { enableRestricted: true })
+    using open = await NexusModel.load(files, { gpu, enableRestricted: true })
     expect((await open.generate(options)).capability).toBe('code')
     // The router never chooses it, whatever the prompt.
     for (const prompt of ['a', 'b c', '123', 'xyz'])
@@ -62,9 +62,9 @@ test('a restricted adapter stays away from the GPU until it is asked for', () =>
 
 test('with restricted off the logits are those of a bundle without that adapter, bit for bit', () =>
   withoutLeaks(async () => {
-    using closed = await NexusModel.load(gpu, await tinyBundle({ restricted: ['code'] }))
-    using without = await NexusModel.load(gpu, await tinyBundle({ names: ['add'] }))
-    using open = await NexusModel.load(gpu, await tinyBundle(), { enableRestricted: true })
+    using closed = await NexusModel.load(await tinyBundle({ restricted: ['code'] }), { gpu })
+    using without = await NexusModel.load(await tinyBundle({ names: ['add'] }), { gpu })
+    using open = await NexusModel.load(await tinyBundle(), { gpu, enableRestricted: true })
     for (const prompt of ['abc', 'x', '+74+98=']) {
       const logits = await closed.logits({ prompt })
       expect(logits.some((value) => value !== 0)).toBe(true)
@@ -78,8 +78,8 @@ test.each(storages)('a backbone in %s verifies, loads and answers', (storage) =>
   withoutLeaks(async () => {
     const files = await tinyBundle({ storage })
     await assertVerified(files)
-    using model = await NexusModel.load(gpu, files)
-    using exact = await NexusModel.load(gpu, await tinyBundle())
+    using model = await NexusModel.load(files, { gpu })
+    using exact = await NexusModel.load(await tinyBundle(), { gpu })
     const [logits, want] = [
       await model.logits({ prompt: 'abc', capability: 'add' }),
       await exact.logits({ prompt: 'abc', capability: 'add' }),

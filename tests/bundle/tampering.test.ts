@@ -53,7 +53,7 @@ async function refuse(files: Files, reason: string, key?: typeof publicKey): Pro
   const reasons = report.checks.filter(({ ok }) => !ok).map((check) => check.reason)
   expect(reasons.join('; ')).toContain(reason)
   const before = gpu.live
-  const error = await NexusModel.load(gpu, files, { key }).then(
+  const error = await NexusModel.load(files, { gpu, key }).then(
     () => undefined,
     (fault: unknown) => fault,
   )

@@ -48,8 +48,8 @@ test('a bundle comes out of its archive as it went in, with equal bytes each tim
       expect(await files.size(path)).toBe(await good.size(path))
     }
     expect(await verifyBundle(files)).toMatchObject({ ok: true })
-    using model = await NexusModel.load(gpu, files)
-    using folder = await NexusModel.load(gpu, good)
+    using model = await NexusModel.load(files, { gpu })
+    using folder = await NexusModel.load(good, { gpu })
     const options = { prompt: 'abc', capability: 'add' }
     expect(await model.logits(options)).toEqual(await folder.logits(options))
   }))

@@ -86,7 +86,7 @@ test.each(storages)('stage 6 packs in %s what the gate reads, twice the same', (
     expect(report.notes.join()).not.toContain('measured')
 
     using gated = await Student.read(gpu, where, storage)
-    using model = await NexusModel.load(gpu, files)
+    using model = await NexusModel.load(files, { gpu })
     const ids = [config.eosId, ...loadTokenizer(tokenizer).encode('abc')]
     using step = gpu.step()
     const logits = await step.read(

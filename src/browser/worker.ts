@@ -1,0 +1,4 @@
+// The script of the worker that BrowserModel starts.
+import { type Port, serve } from './serve.ts'
+
+serve(globalThis as unknown as Port)
