@@ -1,5 +1,5 @@
 import { zipSync } from 'fflate'
-import { peftFiles } from '../src/formats/peft-zip.ts'
+import { peftFiles } from '../src/formats/peft-files.ts'
 
 /** An adapter that a person opened. */
 export interface AdapterFile {

@@ -1,4 +1,4 @@
-import { type Bench, sentenceOf, wasStopped } from './bench.ts'
+import { type Bench, isGone, sentenceOf, wasStopped } from './bench.ts'
 import { h } from './dom.ts'
 import type { Reply } from './model.ts'
 
@@ -35,7 +35,8 @@ export class AnswerCard {
       this.#show(before + reply.text)
       this.#tell(reply, signal.aborted)
     } catch (error) {
-      if (wasStopped(error, signal)) this.#meta.replaceChildren(h('span', {}, 'Stopped'))
+      if (isGone(error)) this.#bench.onGone((error as Error).message)
+      else if (wasStopped(error, signal)) this.#meta.replaceChildren(h('span', {}, 'Stopped'))
       else this.#meta.replaceChildren(h('p', { class: 'fault', role: 'alert' }, sentenceOf(error)))
     } finally {
       this.#text.classList.remove('writing')
@@ -58,8 +59,8 @@ export class AnswerCard {
       h('span', { class: 'chip accent' }, capability),
       h('span', {}, chosenBy === 'router' ? 'chosen by the router' : 'chosen by you'),
       h('span', {}, `${tokens} ${tokens === 1 ? 'token' : 'tokens'}`),
-      tokens > 0 && h('span', {}, `${rate} tokens/s`),
-      stopped && h('span', {}, 'stopped'),
+      ...(tokens > 0 ? [h('span', {}, `${rate} tokens/s`)] : []),
+      ...(stopped ? [h('span', {}, 'stopped')] : []),
       h(
         'span',
         { class: 'actions' },
@@ -67,7 +68,8 @@ export class AnswerCard {
         button('Continue', () => void this.#bench.run((signal) => this.write(capability, signal))),
       ),
     )
-    if (this.#written === '') this.#text.append(h('span', { class: 'muted' }, 'An empty answer: the model ended at once.'))
+    if (this.#written === '')
+      this.#text.append(h('span', { class: 'muted' }, 'An empty answer: the model ended at once.'))
   }
 }
 

@@ -1,8 +1,7 @@
-import type { BundleSource } from '../src/bundle/source.ts'
 import { type Bench, type OwnAdapter, sentenceOf, type View } from './bench.ts'
 import { bundleBadge } from './bundle-dialog.ts'
 import { h, icons } from './dom.ts'
-import type { OpenModel, PlaygroundModel } from './model.ts'
+import type { OpenModel, PageSource, PlaygroundModel } from './model.ts'
 import { loadingView, openView } from './open-view.ts'
 import { findWebGpuFault, webGpuPage } from './support.ts'
 import { workspace } from './workspace.ts'
@@ -16,7 +15,7 @@ export interface AppOptions {
 
 /** A bundle that was asked for, and how. */
 interface Wanted {
-  readonly source: BundleSource
+  readonly source: PageSource
   readonly name: string
   readonly restricted: boolean
   readonly key?: string
@@ -70,8 +69,8 @@ export class App {
       const model = await this.#options.openModel(source, options)
       this.#model = model
       for (const { name, zip } of wanted.own) await model.addAdapter(name, zip)
-      model.onLost((message) => {
-        if (this.#model === model) this.#show(this.#lostPage(message, wanted))
+      model.onLost(() => {
+        if (this.#model === model) this.#main.prepend(lostNote())
       })
       this.#work(model, wanted)
     } catch (error) {
@@ -83,6 +82,7 @@ export class App {
   #work(model: PlaygroundModel, wanted: Wanted): void {
     const { tabs, element } = workspace(model, {
       ...{ more: this.#options.views, own: wanted.own, restricted: wanted.restricted },
+      onGone: (message) => this.#show(this.#gonePage(message, wanted)),
       setRestricted: (restricted) => void this.#open({ ...wanted, restricted }),
     })
     this.#main.replaceChildren(element)
@@ -92,7 +92,12 @@ export class App {
       bundleBadge(model, (key) => void this.#open({ ...wanted, key })),
       h(
         'button',
-        { class: 'button small', title: 'Open another bundle', 'aria-label': 'Open another bundle', onclick: () => this.#leave() },
+        {
+          class: 'button small',
+          title: 'Open another bundle',
+          'aria-label': 'Open another bundle',
+          onclick: () => this.#leave(),
+        },
         icons.folder(),
       ),
     )
@@ -105,7 +110,7 @@ export class App {
     this.#ask()
   }
 
-  #lostPage(message: string, wanted: Wanted): HTMLElement {
+  #gonePage(message: string, wanted: Wanted): HTMLElement {
     return h(
       'div',
       { class: 'opening stack' },
@@ -122,9 +127,24 @@ export class App {
         h('button', { class: 'button primary', onclick: () => void this.#open(wanted) }, 'Load it again'),
         h('button', { class: 'button', onclick: () => this.#leave() }, 'Open another bundle'),
       ),
-      h('p', { class: 'hint' }, 'If it happens again: close other tabs that use the GPU, update its driver, or take a smaller bundle.'),
+      h(
+        'p',
+        { class: 'hint' },
+        'If it happens again: close other tabs that use the GPU, update its driver, or take a smaller bundle.',
+      ),
     )
   }
+}
+
+/** What is said when the GPU was lost and the model comes back by itself. */
+function lostNote(): HTMLElement {
+  const note = h(
+    'p',
+    { class: 'fault lost', role: 'alert' },
+    'The GPU went away for a moment. The model is loaded again by itself when you ask next. ',
+    h('button', { class: 'button small', onclick: () => note.remove() }, 'Close'),
+  )
+  return note
 }
 
 async function isThere(url: URL): Promise<boolean> {

@@ -25,6 +25,8 @@ export class Bench {
   readonly settings: () => SamplingSettings
   /** Shows a view by its title, and hands it a capability to begin with. */
   show: (title: string, capability?: string) => void = () => {}
+  /** Told when the GPU is gone and the model cannot be loaded again by itself. */
+  onGone: (message: string) => void = () => {}
   readonly #own: OwnAdapter[]
   readonly #listeners: (() => void)[] = []
   #stop: AbortController | undefined
@@ -106,6 +108,11 @@ export class Bench {
 /** Whether an error is only that the person stopped the work. */
 export function wasStopped(error: unknown, signal: AbortSignal): boolean {
   return signal.aborted && ['AbortError', 'InterruptedError'].includes((error as Error)?.name)
+}
+
+/** Whether the GPU was lost for good: a model that is only to be asked again says so itself. */
+export function isGone(error: unknown): boolean {
+  return (error as Error)?.name === 'DeviceLostError' && /cannot be loaded again/.test((error as Error).message)
 }
 
 /** What went wrong, as a sentence. */

@@ -52,11 +52,15 @@ export function bundleBadge(model: PlaygroundModel, giveKey: (pem: string) => vo
         ...report.checks.map(({ name }) => h('li', {}, icons.check(), h('span', {}, explained[name] ?? name))),
       ),
       h('p', {}, signatures[report.signature]),
-      report.notes.length > 0 && h('ul', { class: 'notes' }, ...report.notes.filter(isNews).map((note) => h('li', {}, note))),
+      report.notes.length > 0 &&
+        h('ul', { class: 'notes' }, ...report.notes.filter(isNews).map((note) => h('li', {}, note))),
       h(
         'dl',
         { class: 'facts' },
-        ...fact('Backbone', `${metadata.architecture}, ${count(metadata.backbone_parameters)} parameters, ${metadata.storage}`),
+        ...fact(
+          'Backbone',
+          `${metadata.architecture}, ${count(metadata.backbone_parameters)} parameters, ${metadata.storage}`,
+        ),
         ...fact('Of the original', `${(100 * metadata.backbone_ratio).toFixed(1)} % of the parameters`),
         ...fact('Built', `${manifest.build_timestamp.slice(0, 10)}, Nexus ${manifest.tool_version}`),
         ...fact('Bundle', manifest.bundle_id.slice(0, 16)),

@@ -12,11 +12,7 @@ export function compareView(bench: Bench): View {
     return { select, place, element: h('section', { class: 'card', 'aria-label': `${which} adapter` }, select, place) }
   })
   const shown = h('div', { class: 'prompt', hidden: true })
-  const answers = h(
-    'div',
-    { class: 'versus', 'aria-live': 'polite' },
-    ...sides.map(({ element }) => element),
-  )
+  const answers = h('div', { class: 'versus', 'aria-live': 'polite' }, ...sides.map(({ element }) => element))
   const send = (prompt: string) =>
     bench.run(async (signal) => {
       shown.textContent = prompt

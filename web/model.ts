@@ -1,6 +1,8 @@
 // What the page asks of a bundle that is loaded, wherever it runs.
-import type { BundleSource } from '../src/bundle/source.ts'
+
+import type { Files } from '../src/bundle/files.ts'
 import type { Manifest } from '../src/bundle/manifest.ts'
+import type { BundleSource } from '../src/bundle/source.ts'
 import type { VerifyReport } from '../src/bundle/verify.ts'
 import type { Progress } from '../src/core/progress.ts'
 
@@ -63,10 +65,13 @@ export interface PlaygroundModel {
   removeAdapter(name: string): Promise<void>
   /** Trains an adapter and adds it. @returns it in PEFT's layout, as an archive. */
   train?(lesson: Lesson, onStep: (step: LessonStep) => void, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>>
-  /** Calls back when the GPU is gone for good. */
+  /** Calls back when the GPU was lost; the model is loaded again by itself when it is needed next. */
   onLost(listener: (message: string) => void): void
   close(): void
 }
+
+/** Where a bundle lies that a worker can read too. */
+export type PageSource = Exclude<BundleSource, Files>
 
 /** How a bundle is opened. */
 export interface OpenOptions {
@@ -78,4 +83,4 @@ export interface OpenOptions {
 }
 
 /** Loads a bundle. @throws BundleError and others, with a message for the person. */
-export type OpenModel = (source: BundleSource, options: OpenOptions) => Promise<PlaygroundModel>
+export type OpenModel = (source: PageSource, options: OpenOptions) => Promise<PlaygroundModel>

@@ -1,11 +1,24 @@
-import type { BundleSource, PlacedFile } from '../src/bundle/source.ts'
+import type { PlacedFile } from '../src/bundle/source.ts'
 import type { Progress } from '../src/core/progress.ts'
 import { field, h, icons } from './dom.ts'
+import type { PageSource } from './model.ts'
 
 /** Where a person picks a bundle. @param fault why the last one did not open. */
-export function openView(open: (source: BundleSource, name: string) => void, fault?: HTMLElement): HTMLElement {
-  const folder = h('input', { type: 'file', webkitdirectory: true, class: 'hidden-text', tabindex: -1, 'aria-label': 'Folder of a bundle' })
-  const archive = h('input', { type: 'file', accept: '.zip', class: 'hidden-text', tabindex: -1, 'aria-label': 'Archive of a bundle' })
+export function openView(open: (source: PageSource, name: string) => void, fault?: HTMLElement): HTMLElement {
+  const folder = h('input', {
+    type: 'file',
+    webkitdirectory: true,
+    class: 'hidden-text',
+    tabindex: -1,
+    'aria-label': 'Folder of a bundle',
+  })
+  const archive = h('input', {
+    type: 'file',
+    accept: '.zip',
+    class: 'hidden-text',
+    tabindex: -1,
+    'aria-label': 'Archive of a bundle',
+  })
   folder.addEventListener('change', () => {
     const files = [...(folder.files ?? [])]
     if (files.length > 0) open(files, files[0].webkitRelativePath.split('/')[0])
@@ -15,7 +28,8 @@ export function openView(open: (source: BundleSource, name: string) => void, fau
     if (file) open(file, file.name)
   })
   const pickFolder = async () => {
-    const picker = (globalThis as { showDirectoryPicker?: () => Promise<FileSystemDirectoryHandle> }).showDirectoryPicker
+    const picker = (globalThis as { showDirectoryPicker?: () => Promise<FileSystemDirectoryHandle> })
+      .showDirectoryPicker
     if (!picker) {
       folder.click()
       return
@@ -24,7 +38,12 @@ export function openView(open: (source: BundleSource, name: string) => void, fau
     const handle = await picker.call(globalThis).catch(() => undefined)
     if (handle) open(handle, handle.name)
   }
-  const address = h('input', { type: 'text', placeholder: 'nexus_bundle_v1/ or bundle.zip', autocomplete: 'off', spellcheck: 'false' })
+  const address = h('input', {
+    type: 'text',
+    placeholder: 'nexus_bundle_v1/ or bundle.zip',
+    autocomplete: 'off',
+    spellcheck: 'false',
+  })
   const problem = h('div', { role: 'alert' })
   const openAddress = (event: Event) => {
     event.preventDefault()
@@ -32,14 +51,22 @@ export function openView(open: (source: BundleSource, name: string) => void, fau
     if (url?.origin === location.origin) open(url, address.value.trim())
     else
       problem.replaceChildren(
-        h('p', { class: 'fault' }, 'This page asks no other host for anything. Download the bundle, then open its folder or .zip here.'),
+        h(
+          'p',
+          { class: 'fault' },
+          'This page asks no other host for anything. Download the bundle, then open its folder or .zip here.',
+        ),
       )
   }
   const area = h(
     'div',
     { class: 'drop' },
     h('h1', {}, 'Open a bundle'),
-    h('p', { class: 'lead' }, 'Drop its folder or .zip here. It is checked, then it runs on your GPU; nothing leaves this machine.'),
+    h(
+      'p',
+      { class: 'lead' },
+      'Drop its folder or .zip here. It is checked, then it runs on your GPU; nothing leaves this machine.',
+    ),
     h(
       'div',
       { class: 'buttons' },
@@ -58,13 +85,18 @@ export function openView(open: (source: BundleSource, name: string) => void, fau
     h(
       'form',
       { class: 'stack tight', onsubmit: openAddress },
-      h('div', { class: 'row' }, field('Or an address on this host', address), h('button', { class: 'button' }, 'Open')),
+      h(
+        'div',
+        { class: 'row' },
+        field('Or an address on this host', address),
+        h('button', { class: 'button' }, 'Open'),
+      ),
       problem,
     ),
   )
 }
 
-function acceptDrops(area: HTMLElement, open: (source: BundleSource, name: string) => void, problem: HTMLElement): void {
+function acceptDrops(area: HTMLElement, open: (source: PageSource, name: string) => void, problem: HTMLElement): void {
   const over = (on: boolean) => (event: DragEvent) => {
     event.preventDefault()
     area.classList.toggle('over', on)
@@ -103,7 +135,10 @@ async function filesBelow(folder: FileSystemDirectoryEntry, prefix = ''): Promis
 }
 
 /** How far the loading of a bundle is. */
-export function loadingView(name: string, cancel: () => void): { element: HTMLElement; show: (progress: Progress) => void } {
+export function loadingView(
+  name: string,
+  cancel: () => void,
+): { element: HTMLElement; show: (progress: Progress) => void } {
   const bar = h('progress', { 'aria-label': 'Loading' })
   const task = h('span', {}, 'Opening …')
   const figures = h('span', { class: 'muted' })

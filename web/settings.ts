@@ -9,7 +9,7 @@ export function samplingFields(contextLength: number): { element: HTMLElement; r
     temperature: numeric(0, 0, 10, 0.1),
     topK: numeric(0, 0, 1000, 1),
     topP: numeric(1, 0.01, 1, 0.01),
-    maxTokens: numeric(Math.min(64, contextLength), 1, contextLength, 1),
+    maxTokens: numeric(Math.min(64, Math.floor(contextLength / 2)), 1, contextLength, 1),
     seed: numeric(42, 0, 2 ** 31 - 1, 1),
   }
   /** What a field says, within its bounds; what it began with where it says nothing. */

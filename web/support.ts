@@ -11,7 +11,8 @@ const cures: readonly Cure[] = [
   {
     browser: 'Chrome, Edge',
     test: (agent) => /Chrome\/|Edg\//.test(agent) && !/Android|Linux/.test(agent),
-    advice: 'Version 113 or later on Windows, macOS and ChromeOS. Turn on “graphics acceleration” in the settings under System.',
+    advice:
+      'Version 113 or later on Windows, macOS and ChromeOS. Turn on “graphics acceleration” in the settings under System.',
   },
   {
     browser: 'Chrome on Linux',
@@ -55,7 +56,10 @@ const titles: Readonly<Record<WebGpuFault, [title: string, lead: string]>> = {
     'This page needs a safe address',
     'Browsers offer WebGPU only over https, and to pages of this machine. Open it with https://, or as http://localhost.',
   ],
-  missing: ['This browser has no WebGPU', 'The model runs on your GPU, in the page, and that takes WebGPU. Here is where it is:'],
+  missing: [
+    'This browser has no WebGPU',
+    'The model runs on your GPU, in the page, and that takes WebGPU. Here is where it is:',
+  ],
   'no adapter': [
     'The browser found no GPU',
     'It knows WebGPU, but was given no GPU. Update the graphics driver and the browser, and look here for your browser:',

@@ -1,7 +1,7 @@
-import { type Bench, type OwnAdapter, sentenceOf, type View, wasStopped } from './bench.ts'
+import { type AdapterFile, readAdapterFiles } from './adapter-file.ts'
+import { type Bench, isGone, type OwnAdapter, sentenceOf, type View, wasStopped } from './bench.ts'
 import { byteSize, field, h, icons, saveFile } from './dom.ts'
 import { LossCurve } from './loss-curve.ts'
-import { type AdapterFile, readAdapterFiles } from './adapter-file.ts'
 import type { Lesson } from './model.ts'
 
 /** Learning a text in the page, and the adapters that come of it. */
@@ -10,7 +10,11 @@ export function trainView(bench: Bench): View {
   const name = h('input', { required: true, value: 'my-style', autocomplete: 'off', spellcheck: 'false' })
   const numeric = (value: number, min: number, max: number, step: number | 'any' = 1) =>
     h('input', { type: 'number', required: true, value, min, max, step, inputmode: 'decimal' })
-  const rank = h('select', {}, ...[4, 8, 16, 32].map((value) => h('option', { value, selected: value === 8 }, `${value}`)))
+  const rank = h(
+    'select',
+    {},
+    ...[4, 8, 16, 32].map((value) => h('option', { value, selected: value === 8 }, `${value}`)),
+  )
   const steps = numeric(60, 1, 5000)
   const lr = numeric(0.002, 0.000001, 0.5, 'any')
   const seed = numeric(42, 0, 2 ** 31 - 1)
@@ -67,6 +71,7 @@ export function trainView(bench: Bench): View {
           ),
         )
       } catch (error) {
+        if (isGone(error)) bench.onGone((error as Error).message)
         const stopped = wasStopped(error, signal)
         status.replaceChildren(stopped ? h('p', { class: 'muted' }, 'Cancelled; nothing was kept.') : fault(error))
       }
@@ -114,7 +119,11 @@ export function trainView(bench: Bench): View {
         'div',
         { class: 'stack tight' },
         h('h1', {}, 'Teach it a text'),
-        h('p', { class: 'lead' }, 'An adapter learns to continue what you paste, on your GPU. The backbone stays as it is.'),
+        h(
+          'p',
+          { class: 'lead' },
+          'An adapter learns to continue what you paste, on your GPU. The backbone stays as it is.',
+        ),
       ),
       form,
       h('section', { class: 'card stack', 'aria-label': 'Progress' }, curve.element, figures, status),
@@ -146,7 +155,11 @@ function adapterList(bench: Bench): HTMLElement {
     'section',
     { class: 'stack tight' },
     h('h2', {}, 'Your adapters'),
-    h('p', { class: 'hint' }, 'In the layout of PEFT: one .zip, or adapter_model.safetensors with adapter_config.json.'),
+    h(
+      'p',
+      { class: 'hint' },
+      'In the layout of PEFT: one .zip, or adapter_model.safetensors with adapter_config.json.',
+    ),
     list,
     message,
     h('div', { class: 'buttons' }, pick, input),
@@ -155,7 +168,12 @@ function adapterList(bench: Bench): HTMLElement {
 
 function row(bench: Bench, { name, origin, zip }: OwnAdapter): HTMLElement {
   const button = (title: string, click: () => void, disabled = false, ...children: Node[]) =>
-    h('button', { class: 'button small', onclick: click, disabled, 'aria-label': `${title} ${name}` }, ...children, title)
+    h(
+      'button',
+      { class: 'button small', onclick: click, disabled, 'aria-label': `${title} ${name}` },
+      ...children,
+      title,
+    )
   return h(
     'li',
     {},

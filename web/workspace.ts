@@ -12,14 +12,20 @@ export interface WorkspaceOptions {
   /** Adapters that were made in this page. */
   readonly own: OwnAdapter[]
   readonly restricted: boolean
+  /** Told when the GPU is gone for good. */
+  readonly onGone: (message: string) => void
   /** Loads the bundle again, with its restricted adapters or without them. */
   readonly setRestricted: (on: boolean) => void
 }
 
 /** The page with a model: tabs, the view that is chosen, and at its side the settings. */
-export function workspace(model: PlaygroundModel, options: WorkspaceOptions): { tabs: HTMLElement; element: HTMLElement } {
+export function workspace(
+  model: PlaygroundModel,
+  options: WorkspaceOptions,
+): { tabs: HTMLElement; element: HTMLElement } {
   const sampling = samplingFields(model.contextLength)
   const bench = new Bench(model, sampling.read, options.own)
+  bench.onGone = options.onGone
   const chat = chatView(bench)
   const views: View[] = [chat, compareView(bench), ...options.more.map((make) => make(bench))]
   const panels = views.map(({ element, title }, i) =>
@@ -37,7 +43,7 @@ export function workspace(model: PlaygroundModel, options: WorkspaceOptions): { 
   }
   const tabs = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'Views' }, ...buttons)
   tabs.addEventListener('keydown', (event) => {
-    const at = buttons.findIndex((button) => button === document.activeElement)
+    const at = buttons.indexOf(document.activeElement as HTMLButtonElement)
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: buttons.length - 1 }[event.key]
     if (at < 0 || to === undefined) return
     event.preventDefault()
@@ -46,7 +52,12 @@ export function workspace(model: PlaygroundModel, options: WorkspaceOptions): { 
     buttons[next].focus()
   })
   bench.show = (title, capability) => {
-    choose(Math.max(0, views.findIndex((view) => view.title === title)))
+    choose(
+      Math.max(
+        0,
+        views.findIndex((view) => view.title === title),
+      ),
+    )
     if (capability) chat.choose(capability)
   }
   choose(0)
@@ -101,7 +112,12 @@ function sidePanel(bench: Bench, sampling: HTMLElement, options: WorkspaceOption
 }
 
 function restrictedSwitch(names: readonly string[], { restricted, setRestricted }: WorkspaceOptions): HTMLElement {
-  const input = h('input', { type: 'checkbox', role: 'switch', id: 'restricted', 'aria-describedby': 'restricted-hint' })
+  const input = h('input', {
+    type: 'checkbox',
+    role: 'switch',
+    id: 'restricted',
+    'aria-describedby': 'restricted-hint',
+  })
   input.checked = restricted
   input.addEventListener('change', () => setRestricted(input.checked))
   return h(

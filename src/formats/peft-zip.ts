@@ -1,19 +1,14 @@
-import { unzipSync, zipSync } from 'fflate'
+import { zipSync } from 'fflate'
 import { type LoraModule, writePeft } from './peft.ts'
+import { peftFiles, unzipPeft } from './peft-files.ts'
 import { parseSafetensors, writeSafetensors } from './safetensors.ts'
 import type { CpuTensor } from './tensor.ts'
-
-/** The two files of a PEFT adapter. */
-export const peftFiles = { tensors: 'adapter_model.safetensors', config: 'adapter_config.json' } as const
 
 /** A PEFT adapter as it was read: the parsed configuration and the tensors beside it. */
 export interface PeftAdapter {
   readonly settings: unknown
   readonly tensors: ReadonlyMap<string, CpuTensor>
 }
-
-/** Most bytes that one file of an archive may come to: adapters are small, and an archive may claim anything. */
-const mostBytes = 2 ** 30
 
 /**
  * An adapter as one .zip in PEFT's layout. The same tensors give the same bytes.
@@ -41,46 +36,10 @@ export function writePeftZip(
 }
 
 /**
- * Reads what {@link writePeftZip} wrote, or any archive that holds the two files of a PEFT adapter in one folder.
+ * Reads what {@link writePeftZip} wrote, or any archive that holds the two files of a PEFT adapter.
  * @throws SyntaxError naming what is missing or unreadable.
  */
 export function readPeftZip(bytes: Uint8Array): PeftAdapter {
-  const fault = (reason: string) => new SyntaxError(`Cannot read the adapter: ${reason}`)
-  const last = (path: string) => path.slice(path.lastIndexOf('/') + 1)
-  let files: Record<string, Uint8Array>
-  try {
-    files = unzipSync(bytes, {
-      filter({ name, originalSize }) {
-        const wanted = (Object.values(peftFiles) as string[]).includes(last(name))
-        if (wanted && originalSize > mostBytes) throw fault(`${name} claims ${originalSize} bytes`)
-        return wanted
-      },
-    })
-  } catch (error) {
-    throw error instanceof SyntaxError ? error : fault(`it is no .zip (${(error as Error).message})`)
-  }
-  const [tensors, config] = [peftFiles.tensors, peftFiles.config].map((wanted) => {
-    const found = Object.keys(files).filter((path) => last(path) === wanted)
-    if (found.length !== 1) throw fault(`it must hold one ${wanted}, it holds ${found.length}`)
-    return files[found[0]]
-  })
-  return readPeftFiles(config, tensors)
-}
-
-/**
- * Reads the two files of a PEFT adapter.
- * @param config adapter_config.json.
- * @param tensors adapter_model.safetensors.
- * @throws SyntaxError naming the file and what is wrong with it.
- */
-export function readPeftFiles(config: Uint8Array, tensors: Uint8Array): PeftAdapter {
-  let settings: unknown
-  try {
-    settings = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(config))
-  } catch (error) {
-    throw new SyntaxError(
-      `Cannot read the adapter: ${peftFiles.config} is not valid JSON (${(error as Error).message})`,
-    )
-  }
-  return { settings, tensors: parseSafetensors(tensors).tensors }
+  const { settings, file } = unzipPeft(bytes)
+  return { settings, tensors: parseSafetensors(file).tensors }
 }
