@@ -128,7 +128,10 @@ export class Engine implements Disposable {
         while (underWay.length < Math.min(ahead, most - made)) {
           batch.recording.replay()
           const { gpu } = this.model
-          underWay.push(Promise.all([gpu.read(batch.chosen), gpu.read(batch.logprob)]))
+          const both = Promise.all([gpu.read(batch.chosen), gpu.read(batch.logprob)])
+          // Those behind one that fails are never waited for.
+          both.catch(() => {})
+          underWay.push(both)
         }
         const [ids, logprobs] = await underWay.shift()!
         if (signal?.aborted) return
