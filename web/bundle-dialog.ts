@@ -45,7 +45,12 @@ export function bundleBadge(model: PlaygroundModel, giveKey: (pem: string) => vo
     h(
       'div',
       { class: 'dialog' },
-      h('header', {}, h('h2', { id: 'bundle-title' }, signed ? 'Verified and signed' : 'Verified'), close),
+      h(
+        'div',
+        { class: 'dialog-top' },
+        h('h2', { id: 'bundle-title' }, signed ? 'Verified and signed' : 'Verified'),
+        close,
+      ),
       h(
         'ul',
         { class: 'checks' },

@@ -6,6 +6,7 @@ import { h } from './dom.ts'
 /** Prompts and answers, one below the other. */
 export function chatView(bench: Bench): View & { choose(capability: string): void } {
   const select = adapterSelect(bench, true)
+  select.setAttribute('aria-label', 'Adapter')
   const log = h('div', { class: 'log', role: 'log', 'aria-live': 'polite', 'aria-label': 'Answers' })
   const hello = h(
     'div',

@@ -55,7 +55,12 @@ export const icons = {
   folder: () => icon('M3.5 6.5h6l2 2.5h9v9.5h-17z'),
   archive: () => icon('M4 4.5h16v4H4z', 'M5.5 8.5v11h13v-11', 'M10 12.5h4'),
   send: () => icon('M12 19V5', 'M6 11l6-6 6 6'),
-  stop: () => icon('M7 7h10v10H7z'),
+  stop: () =>
+    svg(
+      'svg',
+      { class: 'icon', viewBox: '0 0 24 24', 'aria-hidden': 'true' },
+      svg('path', { d: 'M7.5 7.5h9v9h-9z', fill: 'currentColor' }),
+    ),
   download: () => icon('M12 4v11', 'M7 10.5l5 5 5-5', 'M5 20h14'),
   upload: () => icon('M12 16V5', 'M7 9.5l5-5 5 5', 'M5 20h14'),
   close: () => icon('M6 6l12 12', 'M18 6L6 18'),

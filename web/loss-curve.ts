@@ -59,12 +59,12 @@ export class LossCurve {
   }
 }
 
-/** Exponential means over about five values, without a bias towards the first. */
+/** Exponential means over about three values, without a bias towards the first. */
 function runningMean(values: readonly number[]): number[] {
   let [sum, weight] = [0, 0]
   return values.map((value) => {
-    sum = 0.8 * sum + value
-    weight = 0.8 * weight + 1
+    sum = 0.65 * sum + value
+    weight = 0.65 * weight + 1
     return sum / weight
   })
 }
