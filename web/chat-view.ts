@@ -10,7 +10,7 @@ export function chatView(bench: Bench): View & { choose(capability: string): voi
   const log = h('div', { class: 'log', role: 'log', 'aria-live': 'polite', 'aria-label': 'Answers' })
   const hello = h(
     'div',
-    {},
+    { class: 'stack tight' },
     h('h1', {}, 'What should it continue?'),
     h('p', { class: 'lead' }, 'Write a prompt, or begin with one of the examples that came with the bundle.'),
     examples(bench, (name, prompt) => {

@@ -44,13 +44,18 @@ export function trainView(bench: Bench): View {
     await bench.run(async (signal) => {
       curve.begin(lesson.steps)
       for (const place of [step, loss, fall, rate]) place.textContent = '–'
-      status.replaceChildren(h('p', { class: 'muted' }, 'Training …'))
+      status.replaceChildren(
+        h('p', { class: 'muted' }, 'Training … The first step takes longest: the GPU’s programs are made for it.'),
+      )
       let first = 0
       try {
         const zip = await bench.model.train!(
           lesson,
           (done) => {
-            if (done.step === 1) first = done.loss
+            if (done.step === 1) {
+              first = done.loss
+              status.replaceChildren(h('p', { class: 'muted' }, 'Training …'))
+            }
             curve.add(done.loss)
             step.textContent = `${done.step} / ${done.steps}`
             loss.textContent = done.loss.toFixed(3)
