@@ -39,12 +39,13 @@ export class App {
   async start(): Promise<void> {
     const fault = await findWebGpuFault()
     if (fault) return this.#show(webGpuPage(fault, () => location.reload()))
-    const named = new URLSearchParams(location.search).get('bundle')
+    const query = new URLSearchParams(location.search)
+    const named = query.get('bundle')
     const url = URL.parse(named ?? '.', document.baseURI)
     if (url?.origin !== location.origin) return this.#ask()
     if (named === null && !(await isThere(new URL('manifest.json', url)))) return this.#ask()
-    const name = url.pathname.split('/').filter(Boolean).at(-1) ?? 'the bundle'
-    await this.#open({ source: url, name: named === null ? 'the bundle' : name, restricted: false, own: [] })
+    const name = query.get('name') ?? url.pathname.split('/').filter(Boolean).at(-1) ?? 'the bundle'
+    await this.#open({ source: url, name, restricted: false, own: [] })
   }
 
   #show(element: HTMLElement): void {

@@ -57,7 +57,7 @@ export function bundleBadge(model: PlaygroundModel, giveKey: (pem: string) => vo
         ...report.checks.map(({ name }) => h('li', {}, icons.check(), h('span', {}, explained[name] ?? name))),
       ),
       h('p', {}, signatures[report.signature]),
-      report.notes.length > 0 &&
+      report.notes.some(isNews) &&
         h('ul', { class: 'notes' }, ...report.notes.filter(isNews).map((note) => h('li', {}, note))),
       h(
         'dl',

@@ -11,6 +11,8 @@ export interface PlayServerOptions {
   readonly page: string
   /** The bundle, below `bundle/`; none unless given. */
   readonly bundle?: Files
+  /** What the page calls the bundle. */
+  readonly name?: string
   /** Address to listen at; this machine alone unless told. */
   readonly host?: string
   /** Any free one unless told. */
@@ -57,7 +59,7 @@ const headers = {
  * @throws UsageError when the port is taken.
  */
 export async function servePlayground(options: PlayServerOptions): Promise<PlayServer> {
-  const { page, bundle, host = '127.0.0.1', port = 0 } = options
+  const { page, bundle, name: title, host = '127.0.0.1', port = 0 } = options
   const listed = bundle ? await bundle.list() : []
   checkNames(listed)
   const readers = new Map<string, () => Promise<Uint8Array>>()
@@ -73,9 +75,10 @@ export async function servePlayground(options: PlayServerOptions): Promise<PlayS
     )
     server.listen(port, host, resolve)
   })
+  const query = bundle ? `?${new URLSearchParams({ bundle: 'bundle/', ...(title && { name: title }) })}` : ''
   const shown = host.includes(':') ? `[${host}]` : host
   return {
-    url: `http://${shown}:${(server.address() as AddressInfo).port}/${bundle ? '?bundle=bundle/' : ''}`,
+    url: `http://${shown}:${(server.address() as AddressInfo).port}/${query}`,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())

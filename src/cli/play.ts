@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { basename, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Command } from 'commander'
 import { openBundle } from '#host'
@@ -37,7 +38,12 @@ async function play(path: string | undefined, { host, port, open, json = false }
   if (bundle && !(await bundle.files.list()).includes('manifest.json'))
     throw new BundleError(`Cannot open ${path}: it has no manifest.json, so it is no bundle`)
   const signal = interruptSignal(output.say)
-  const server = await servePlayground({ page, host, port, ...(bundle && { bundle: bundle.files }) })
+  const server = await servePlayground({
+    page,
+    host,
+    port,
+    ...(bundle && { bundle: bundle.files, name: basename(resolve(path!)) }),
+  })
   output.print(server.url)
   output.say('Open this address in Chrome, Edge, Safari 26 or Firefox 141 and later. Ctrl-C ends it.')
   output.emit('listening', { url: server.url })
