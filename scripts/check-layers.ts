@@ -21,7 +21,7 @@ const allowed: Record<string, readonly string[]> = {
   bundle: ['core', 'formats'],
   inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
   browser: ['core', 'formats', 'runtime', 'bundle', 'inference'],
-  node: ['core', 'host', 'formats', 'bundle'],
+  node: ['core', 'host', 'formats', 'bundle', 'inference'],
   distill: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
   cli: [

@@ -3,7 +3,7 @@
 // that loads are coalesced; their parts are added in workgroup memory at the end, always in the same order.
 // x is read by all and comes from caches. Columns past the end are clamped and thrown away.
 import package::lib::elem::elem;
-import package::lib::parts::{keep_parts, whole_sum};
+import package::lib::parts::{rows, keep_parts, whole_sum};
 
 struct Params { n: u32, k: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -11,7 +11,6 @@ struct Params { n: u32, k: u32 }
 @group(0) @binding(2) var<storage, read> weight: array<vec4<elem>>;
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 
-override rows: u32 = 1; // m
 override split: u32 = 16;
 
 @compute @workgroup_size(64)

@@ -4,14 +4,13 @@
 // are added in workgroup memory at the end, always in the same order.
 import package::lib::elem::elem;
 import package::lib::packed::{scale_of, eight};
-import package::lib::parts::{keep_parts, whole_sum};
+import package::lib::parts::{rows, keep_parts, whole_sum};
 
 struct Params { n: u32, k: u32, offset: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(5) var<storage, read> x: array<vec4<elem>>;
 @group(0) @binding(6) var<storage, read_write> y: array<elem>;
 
-override rows: u32 = 1; // m
 override split: u32 = 16;
 
 @compute @workgroup_size(64)

@@ -1,4 +1,6 @@
 // What a page imports: bundles from the web, from folders and from archives, run in a worker or where the page likes.
+import './symbols.ts'
+
 export type { BundleSource, PlacedFile } from '../bundle/source.ts'
 export { type Answer, type Choice, type LoadOptions, NexusModel, type PromptOptions } from '../inference/nexus-model.ts'
 export { Gpu } from '../runtime/gpu.ts'

@@ -76,13 +76,14 @@ async function fetchZip(url: string, { cache, signal, onProgress = silent }: Fet
   let total = 0
   const fetched = await fetchBytes(url, {
     signal,
-    onBytes: (done) => onProgress(byteProgress('fetch', done, Math.max(done, total))),
+    onBytes: (done) => onProgress(byteProgress('fetch', done, Math.max(done + 1, total + 1))),
     onLength: (length) => {
       total = length
     },
   })
   if (!fetched) throw new BundleError(`There is no bundle at ${url}: the server has no such file.`)
   const files = await ZipFiles.open(memorySource(fetched.bytes))
+  onProgress(byteProgress('fetch', fetched.bytes.length, fetched.bytes.length))
   if (cache) {
     const bytes = await files.read(manifestPath)
     const manifest = parseManifest(bytes)
@@ -183,7 +184,9 @@ class RemoteFiles implements Files {
   }
 
   #report(more: number): void {
-    this.#options.onProgress?.(byteProgress('fetch', this.#done + more, this.#total))
+    // It is complete when the last file is checked, and not when its last byte comes.
+    const done = more === 0 ? this.#done : Math.min(this.#done + more, this.#total - 1)
+    this.#options.onProgress?.(byteProgress('fetch', done, this.#total))
   }
 
   #small(path: string): Uint8Array<ArrayBuffer> | undefined {

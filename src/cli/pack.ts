@@ -1,11 +1,12 @@
 import { type Command, Option } from 'commander'
 import type { BundleStorage } from '../bundle/manifest.ts'
 import { storages } from '../bundle/manifest.ts'
-import { repack } from '../bundle/repack.ts'
+import { repack, withProgram } from '../bundle/repack.ts'
 import { assertVerified } from '../bundle/verify.ts'
 import { writeZip } from '../bundle/zip.ts'
 import { UsageError } from '../core/errors.ts'
 import { exists, FolderFiles, writeFileAtomic } from '../host/files.ts'
+import { readProgram } from '../host/program.ts'
 import { openBundle } from '../node/host.ts'
 import { byteSize, makeOutput } from './output.ts'
 
@@ -13,6 +14,7 @@ interface Options {
   readonly zip?: string
   readonly out?: string
   readonly storage?: BundleStorage
+  readonly program?: boolean
   readonly json?: boolean
 }
 
@@ -20,21 +22,23 @@ interface Options {
 export function registerPack(program: Command): void {
   program
     .command('pack')
-    .description('packs a verified bundle again: as a .zip, or with its backbone held otherwise')
+    .description('packs a verified bundle again: as a .zip, with its backbone held otherwise, or with this program')
     .argument('<bundle>', 'folder or .zip of the bundle')
     .option('--zip <file>', 'writes a .zip; the same bundle gives the same bytes')
     .option('--out <folder>', 'writes a folder, which must not exist')
     .addOption(new Option('--storage <type>', 'how to hold the backbone’s linear layers').choices(storages))
+    .option('--program', 'puts in the command line and the page of this Nexus')
     .option('--json', 'one JSON object')
     .action(pack)
 }
 
-async function pack(path: string, { zip, out, storage, json = false }: Options): Promise<void> {
+async function pack(path: string, { zip, out, storage, program = false, json = false }: Options): Promise<void> {
   const output = makeOutput(json)
   if (zip === undefined && out === undefined) throw new UsageError('Say where to: --zip <file> or --out <folder>')
   if (out !== undefined && exists(out)) throw new UsageError(`Cannot pack into ${out}: it is there already`)
   await using bundle = await openBundle(path)
-  const files = storage ? await repack(bundle.files, storage) : bundle.files
+  const held = storage ? await repack(bundle.files, storage) : bundle.files
+  const files = program ? await withProgram(held, readProgram()) : held
   const { bundleId, notes } = await assertVerified(files)
   if (out !== undefined) {
     const folder = new FolderFiles(out)

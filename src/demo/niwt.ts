@@ -14,6 +14,7 @@ import { synthesizeStage } from '../distill/synthesize.ts'
 import { loadTokenizer } from '../formats/tokenizer.ts'
 import { buildTime } from '../host/build-time.ts'
 import { exists, readBytes, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
+import { readProgram } from '../host/program.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { tinyCapabilities } from './capabilities.ts'
 
@@ -119,6 +120,7 @@ export async function runNiwt(request: NiwtRequest): Promise<StageRecord[]> {
           timestamp: await buildTime(where.report),
           tokenizer: tokenizerJson,
           licence: request.licence,
+          program: readProgram(),
         }),
     },
   ]

@@ -18,6 +18,8 @@ export interface PackFacts {
   readonly tokenizer: object
   /** Text of the licence of the packed weights. */
   readonly licence: string
+  /** What the bundle carries to run by itself, by its path there; nothing unless told. */
+  readonly program?: ReadonlyMap<string, Uint8Array<ArrayBuffer>>
   /** Capabilities that answer only a caller who asks for restricted ones; none unless told. */
   readonly restricted?: readonly string[]
 }
@@ -59,6 +61,8 @@ export async function packStage(run: NiwtRun, facts: PackFacts): Promise<{ bytes
     writeSafetensors(parseSafetensors(await student('router.safetensors')).tensors),
   )
   for (const name of names) parts.set(`adapters/${name}.safetensors`, await student(`adapters/${name}.safetensors`))
+
+  for (const [path, bytes] of facts.program ?? []) parts.set(path, bytes)
 
   const scratch = `${where.bundle}.${process.pid}.part`
   await removeFolder(scratch)
@@ -115,5 +119,10 @@ ${rows.join('\n')}
 
     npx nexus verify nexus_bundle_v1
     npx nexus generate nexus_bundle_v1 --prompt '${run.capabilities[0].example.prompt}'
+
+With Node 22 or newer and nothing else of Nexus, from the folder that holds this one:
+
+    npm install webgpu
+    node nexus_bundle_v1/bin/nexus_cli.mjs --prompt '${run.capabilities[0].example.prompt}'
 `
 }

@@ -84,6 +84,8 @@ function sync(path: string): void {
  * @throws GpuError when there is no C compiler or no Vulkan header.
  */
 export function buildLayer(cache = cachePath('software-gpu')): string {
+  if (!existsSync(sources))
+    throw new GpuError('The software driver is old and needs a small layer that is not here. Run: npx nexus doctor')
   const source = readFileSync(join(sources, 'lavapipe-layer.c'))
   const manifest = readFileSync(join(sources, 'lavapipe-layer.json'))
   const hash = createHash('sha256').update(source).update(manifest).digest('hex').slice(0, 16)

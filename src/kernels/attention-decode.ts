@@ -4,6 +4,7 @@ import { expectRank, expectShape } from '../runtime/check.ts'
 import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
+import { ownParts } from './attention.ts'
 import { attentionDecode as wgsl } from './wgsl.gen.ts'
 
 /**
@@ -54,7 +55,7 @@ export function kvAppend<D extends FloatType>(step: Step, cache: KvCache<D>, k: 
 
 /** Keys that one invocation walks: short enough to fill a GPU, long enough to be worth a partial result. */
 const chunk = 64
-const lanes = 8
+const mostLanes = 8
 const rowsEach = 8
 const widest = 64
 
@@ -91,7 +92,8 @@ export function attentionDecode<D extends FloatType>(
   const partLse = step.empty('f32', [batch, groups, rows, chunks], 'part_lse')
   const { k, v, pageTable: table, position } = cache
   // How full the cache is stands on the GPU: what is counted is a full one.
-  const constants = { page_size: pageSize, chunk }
+  const lanes = Math.min(mostLanes, chunks)
+  const constants = { page_size: pageSize, chunk, lanes, own: ownParts(headSize) }
   step.run(wgsl.partial, { q, k, v, table, position, part_y: partY, part_lse: partLse }, params, {
     workgroups: [Math.ceil(chunks / lanes) * Math.ceil(headSize / widest), groups * Math.ceil(rows / rowsEach), batch],
     flops: 4 * batch * tokens * heads * headSize * params.window,
@@ -102,7 +104,7 @@ export function attentionDecode<D extends FloatType>(
   step.run(wgsl.combine, { parts_y: partY, parts_lse: partLse, y }, params, {
     workgroups: [Math.ceil((rows * headSize) / 4 / 64), groups, batch],
     flops: 2 * partY.size,
-    constants,
+    constants: { page_size: pageSize, chunk },
   })
   return step.node('attentionDecode', y, [q, k, v], 'none')
 }

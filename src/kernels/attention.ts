@@ -60,6 +60,7 @@ export function attention<D extends FloatType>(
     ...{ tokens, keys, groups, share, rows, quads: headSize / 4, scale },
     ...{ causal: causal ? 1 : 0, window: Math.min(window ?? keys, keys), ranged: options.ranges ? 1 : 0 },
   }
+  const constants = { own: ownParts(headSize) }
   // The binding must hold something even where the shader never looks.
   const ranges = options.ranges ?? step.empty('u32', [2], 'no ranges')
   const pairs = batch * heads * (causal ? causalPairs(tokens, keys, params.window) : tokens * keys)
@@ -69,6 +70,7 @@ export function attention<D extends FloatType>(
   step.run(wgsl.forward, { q, k, v, ranges, y, lse }, params, {
     workgroups: [workgroupsFor(rows), groups, batch],
     flops: 4 * headSize * pairs,
+    constants,
   })
 
   return step.node('attention', y, [q, k, v], (dy) => {
@@ -83,6 +85,7 @@ export function attention<D extends FloatType>(
       step.run(attentionBackward.backwardQ, { ...operands, dq }, params, {
         workgroups: [workgroupsFor(rows), groups, batch],
         flops: 6 * headSize * pairs,
+        constants,
       })
     const dk = k.requiresGrad ? step.empty(k.dtype, k.shape, 'dk') : null
     const dv = v.requiresGrad ? step.empty(v.dtype, v.shape, 'dv') : null
@@ -91,10 +94,15 @@ export function attention<D extends FloatType>(
       step.run(attentionBackward.backwardK, { ...operands, dx: dk }, params, {
         workgroups,
         flops: 6 * headSize * pairs,
+        constants,
       })
     if (dv) {
       const flops = 4 * headSize * pairs
-      step.run(attentionBackward.backwardV, { q, k, dy, saved: known, dx: dv }, params, { workgroups, flops })
+      step.run(attentionBackward.backwardV, { q, k, dy, saved: known, dx: dv }, params, {
+        workgroups,
+        flops,
+        constants,
+      })
     }
     return [dq, dk, dv]
   })
@@ -104,6 +112,14 @@ export function attention<D extends FloatType>(
 const lanes = 8
 const each = 8
 const widest = 64
+
+/**
+ * Parts of D, in fours, that an invocation sums: few sizes, because each is compiled by itself, and not more than needed,
+ * because the memory for them is cleared in browsers.
+ */
+export function ownParts(headSize: number): number {
+  return headSize <= 16 ? 4 : headSize <= 32 ? 8 : 16
+}
 
 /** Pairs of one head in which the query sees the key. */
 function causalPairs(tokens: number, keys: number, window: number): number {

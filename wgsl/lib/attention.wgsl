@@ -20,9 +20,10 @@ alias Tile = array<array<vec4f, 2>, 8>; // eight rows × eight keys
 
 // The sums of an invocation: 8 rows or keys × `own` vec4 of D, each invocation its own, so that there are no barriers.
 // They lie here, and not in an array of the function, because compilers handle indexed private arrays badly.
-const lanes = 8u;
-const own = 16u;
-var<workgroup> sums: array<vec4f, 1024>; // lanes * 8 * own, 16 KiB
+override lanes: u32 = 8;
+override own: u32 = 16; // of D / 4; less where D is less: browsers clear this memory
+const sums_size = lanes * 8u * own; // 16 KiB
+var<workgroup> sums: array<vec4f, sums_size>;
 fn sum_at(lane: u32, d: u32, r: u32) -> u32 { return (d * 8u + r) * lanes + lane; }
 
 const hidden = -3.4e38; // the score of a key that is not seen; the running maximum begins above it

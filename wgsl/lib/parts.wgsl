@@ -1,6 +1,8 @@
 // The end of a product of few rows: 64 invocations hold parts of sums, `split` side by side the parts of the same four
-// columns, and give the whole sums back in the order in which the parts lie. It takes 4 KiB of workgroup memory.
-var<workgroup> parts: array<f32, 1024>; // [row * 4 + column of four][lane]
+// columns, and give the whole sums back in the order in which the parts lie. It takes a KiB of workgroup memory a row.
+override rows: u32 = 1; // m
+const parts_size = rows * 256u;
+var<workgroup> parts: array<f32, parts_size>; // [row * 4 + column of four][lane]
 
 fn keep_parts(lane: u32, row: u32, sums: vec4f) {
   for (var c = 0u; c < 4u; c++) { parts[(row * 4u + c) * 64u + lane] = sums[c]; }

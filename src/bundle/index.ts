@@ -1,0 +1,10 @@
+// The artefact: manifest, signature, pack, archive, verify.
+export { type Files, MemoryFiles } from './files.ts'
+export { newKeyPair, readPrivateKey, readPublicKey } from './keys.ts'
+export { type Manifest, manifestJsonSchema } from './manifest.ts'
+export { packBundle } from './pack.ts'
+export { repack, withProgram } from './repack.ts'
+export { signManifest } from './signature.ts'
+export type { BundleSource } from './source.ts'
+export { type VerifyReport, verifyBundle } from './verify.ts'
+export { writeZip, ZipFiles } from './zip.ts'

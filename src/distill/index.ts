@@ -1,0 +1,10 @@
+// NIWT, a file a stage.
+export { captureStage } from './capture.ts'
+export { distilStage } from './distil.ts'
+export { type GateReport, gateStage } from './gate.ts'
+export { type PackFacts, packStage } from './pack.ts'
+export { profileStage } from './profile.ts'
+export { parseRegistry } from './registry.ts'
+export { type NiwtRun, type NiwtSettings, paths, runStages } from './run.ts'
+export { type Contract, lockScope, parseContracts } from './scope.ts'
+export { synthesizeStage } from './synthesize.ts'
