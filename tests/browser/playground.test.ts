@@ -66,6 +66,16 @@ async function openPage(url: string, options: Parameters<Browser['newPage']>[0] 
   page.on('request', (request) => {
     if (!/^(http:\/\/127\.0\.0\.1:|data:|blob:)/.test(request.url())) faults.push(`asked for ${request.url()}`)
   })
+  // The page's worker, within the test's reach.
+  await page.addInitScript(() => {
+    const Plain = globalThis.Worker
+    globalThis.Worker = class extends Plain {
+      constructor(...made: ConstructorParameters<typeof Plain>) {
+        super(...made)
+        Object.assign(globalThis, { lastWorker: this })
+      }
+    }
+  })
   await page.goto(url)
   return page
 }
@@ -236,6 +246,16 @@ test('says why a bundle is refused, and keeps restricted adapters closed until a
   await page.getByText('This page asks no other host for anything').waitFor()
   await page.close()
   await server.close()
+})
+
+test('a GPU that goes away is told of, and the adapters of the page stay', async () => {
+  await shared.evaluate(() => {
+    const { lastWorker } = globalThis as unknown as { lastWorker: Worker }
+    lastWorker.postMessage({ id: 1_000_000, request: { kind: 'loseDevice' } })
+  })
+  await shared.getByText('The GPU went away for a moment').waitFor()
+  expect(await accessibilityFaults(shared)).toEqual([])
+  expect(await shared.getByLabel('Adapter', { exact: true }).locator('option').allTextContents()).toContain('cat')
 })
 
 test('a browser without WebGPU is told what to do', async () => {
