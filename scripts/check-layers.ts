@@ -34,7 +34,9 @@ const browserRooms = ['core', 'formats', 'runtime', 'kernels', 'adapters', 'pca'
 /** Files of other rooms that a browser runs too, by what they are for. */
 const browserFiles = [
   // training in a page
-  ...['batch', 'gradient-sum', 'loop', 'optimiser', 'schedule', 'text-adapter'].map((name) => `train/${name}.ts`),
+  ...['batch', 'fit-text', 'gradient-sum', 'loop', 'optimiser', 'schedule', 'text-adapter'].map(
+    (name) => `train/${name}.ts`,
+  ),
   ...['decoder', 'decoder-weights'].map((name) => `models/${name}.ts`),
 ]
 const mostLines = 400

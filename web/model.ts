@@ -45,6 +45,14 @@ export interface LessonStep {
   readonly tokensPerSecond: number
 }
 
+/** What came of a lesson. */
+export interface Learned {
+  /** The adapter in PEFT's layout. */
+  readonly zip: Uint8Array<ArrayBuffer>
+  /** Characters of the text that the model does not know, which were replaced or left out. */
+  readonly changed: number
+}
+
 /** A bundle that is loaded. One thing at a time is asked of it. */
 export interface PlaygroundModel {
   readonly manifest: Manifest
@@ -63,8 +71,8 @@ export interface PlaygroundModel {
   /** Puts an adapter in PEFT's layout beside the bundle's. @param zip the archive. */
   addAdapter(name: string, zip: Uint8Array<ArrayBuffer>): Promise<void>
   removeAdapter(name: string): Promise<void>
-  /** Trains an adapter and adds it. @returns it in PEFT's layout, as an archive. */
-  train?(lesson: Lesson, onStep: (step: LessonStep) => void, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>>
+  /** Trains an adapter and adds it. */
+  train?(lesson: Lesson, onStep: (step: LessonStep) => void, signal: AbortSignal): Promise<Learned>
   /** Calls back when the GPU was lost; the model is loaded again by itself when it is needed next. */
   onLost(listener: (message: string) => void): void
   close(): void

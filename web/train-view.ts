@@ -49,7 +49,7 @@ export function trainView(bench: Bench): View {
       )
       let first = 0
       try {
-        const zip = await bench.model.train!(
+        const { zip, changed } = await bench.model.train!(
           lesson,
           (done) => {
             if (done.step === 1) {
@@ -72,6 +72,8 @@ export function trainView(bench: Bench): View {
             'div',
             { class: 'stack tight' },
             h('p', {}, h('strong', {}, lesson.name), ' has learned the text and is among the adapters now.'),
+            changed > 0 &&
+              h('p', { class: 'hint' }, `${changed} characters that the model does not know were replaced.`),
             h('div', { class: 'buttons' }, tryIt),
           ),
         )

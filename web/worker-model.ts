@@ -1,6 +1,6 @@
 import { BrowserModel } from '../src/browser/browser-model.ts'
 import { unzipPeft } from '../src/formats/peft-files.ts'
-import type { Lesson, LessonStep, OpenModel, PlaygroundModel } from './model.ts'
+import type { Learned, Lesson, LessonStep, OpenModel, PlaygroundModel } from './model.ts'
 
 /** Loads bundles into a worker. @param train whether the worker trains too. */
 export function openInWorker(train: boolean): OpenModel {
@@ -42,9 +42,9 @@ export function openInWorker(train: boolean): OpenModel {
       ...(train && {
         async train(lesson: Lesson, onStep: (step: LessonStep) => void, signal: AbortSignal) {
           const onNote = (note: unknown) => onStep(note as LessonStep)
-          const zip = (await model.extra('train', lesson, { signal, onNote })) as Uint8Array<ArrayBuffer>
-          await addAdapter(lesson.name, zip)
-          return zip
+          const learned = (await model.extra('train', lesson, { signal, onNote })) as Learned
+          await addAdapter(lesson.name, learned.zip)
+          return learned
         },
       }),
     }

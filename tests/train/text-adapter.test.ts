@@ -10,6 +10,7 @@ import { parseSafetensors } from '../../src/formats/safetensors.ts'
 import { loadTokenizer } from '../../src/formats/tokenizer.ts'
 import { Decoder } from '../../src/models/decoder.ts'
 import type { WeightStorage } from '../../src/models/decoder-weights.ts'
+import { fitText } from '../../src/train/fit-text.ts'
 import { type TextStep, type TextTraining, trainOnText } from '../../src/train/text-adapter.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
@@ -78,6 +79,12 @@ test('stops between two steps, and leaves nothing behind', () =>
     await expect(training).rejects.toThrow(InterruptedError)
     expect(last).toBe(3)
   }))
+
+test('a text is brought into the characters that the model knows', () => {
+  expect(fitText(tokenizer, 'plain text')).toEqual({ text: 'plain text', changed: 0 })
+  expect(fitText(tokenizer, '“Né—”\r\n\t1…')).toEqual({ text: '"Ne-"  1...', changed: 7 })
+  expect(fitText(tokenizer, 'a猫b🐈')).toEqual({ text: 'ab', changed: 2 })
+})
 
 test('says what is wrong with a text, a setting or a file', () =>
   withoutLeaks(async () => {
