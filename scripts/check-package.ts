@@ -32,6 +32,8 @@ try {
     'dist/browser/worker.js',
     'dist/program/bin/nexus_cli.mjs',
     'dist/program/src/nexus.mjs',
+    'dist/page/index.html',
+    'dist/playground/src/worker.js',
     'bin/nexus.mjs',
     'models/tiny-teacher/model.safetensors',
     'LICENSE',

@@ -1,6 +1,7 @@
 import type { Files } from '../bundle/files.ts'
 import type { Manifest } from '../bundle/manifest.ts'
 import type { BundleSource } from '../bundle/source.ts'
+import type { VerifyReport } from '../bundle/verify.ts'
 import { type OnProgress, silent } from '../core/progress.ts'
 import type { DecoderConfig } from '../formats/model-config.ts'
 import type { Answer, Choice, PromptOptions } from '../inference/nexus-model.ts'
@@ -34,6 +35,7 @@ interface Pending {
   readonly onProgress: OnProgress
   readonly onChoice: (choice: Choice) => void
   readonly onPiece: (piece: string) => void
+  readonly onNote: (note: unknown) => void
 }
 
 /**
@@ -90,6 +92,11 @@ export class BrowserModel implements Disposable {
   /** What the bundle says of itself. */
   get manifest(): Manifest {
     return this.#facts.manifest
+  }
+
+  /** What was checked before anything was loaded. */
+  get report(): VerifyReport {
+    return this.#facts.report
   }
 
   /** Names of the capabilities that are loaded, added ones last. */
@@ -173,6 +180,20 @@ export class BrowserModel implements Disposable {
     }
   }
 
+  /**
+   * Asks for something that the worker can do beside answering (see {@link serve}).
+   * @returns what it gives, cloned.
+   */
+  async extra(
+    name: string,
+    argument: unknown,
+    { signal, onNote }: { signal?: AbortSignal; onNote?: (note: unknown) => void } = {},
+  ): Promise<unknown> {
+    const { facts, value } = await this.#ask({ kind: 'extra', name, argument }, { signal, onNote })
+    this.#facts = facts!
+    return value
+  }
+
   /** Destroys the worker's device, as a crashing driver does: for tests of what comes after. */
   async loseDevice(): Promise<void> {
     await this.#ask({ kind: 'loseDevice' })
@@ -189,7 +210,7 @@ export class BrowserModel implements Disposable {
 
   #ask(
     request: Request,
-    { signal, onProgress = silent, onChoice = () => {}, onPiece = () => {} }: Partial<Asking> = {},
+    { signal, onProgress = silent, onChoice = () => {}, onPiece = () => {}, onNote = () => {} }: Partial<Asking> = {},
   ): Promise<Result> {
     if (this.#closed) return Promise.reject(this.#closed)
     if (signal?.aborted) return Promise.reject(signal.reason as Error)
@@ -197,7 +218,7 @@ export class BrowserModel implements Disposable {
     const cancel = () => this.#send({ cancel: id })
     signal?.addEventListener('abort', cancel)
     return new Promise<Result>((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject, onProgress, onChoice, onPiece })
+      this.#pending.set(id, { resolve, reject, onProgress, onChoice, onPiece, onNote })
       this.#send({ id, request })
     }).finally(() => signal?.removeEventListener('abort', cancel))
   }
@@ -216,6 +237,7 @@ export class BrowserModel implements Disposable {
     if ('progress' in message) pending.onProgress(message.progress)
     else if ('choice' in message) pending.onChoice(message.choice)
     else if ('piece' in message) pending.onPiece(message.piece)
+    else if ('note' in message) pending.onNote(message.note)
     else {
       this.#pending.delete(message.id)
       if ('error' in message) pending.reject(fromSent(message.error))
@@ -231,6 +253,6 @@ export class BrowserModel implements Disposable {
   }
 }
 
-interface Asking extends Pick<Pending, 'onProgress' | 'onChoice' | 'onPiece'> {
+interface Asking extends Pick<Pending, 'onProgress' | 'onChoice' | 'onPiece' | 'onNote'> {
   readonly signal: AbortSignal
 }

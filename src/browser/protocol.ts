@@ -26,6 +26,7 @@ export type Request =
     }
   | { readonly kind: 'removeAdapter'; readonly name: string }
   | { readonly kind: 'memory' }
+  | { readonly kind: 'extra'; readonly name: string; readonly argument: unknown }
   | { readonly kind: 'loseDevice' }
 
 /** A message to the worker; `cancel` names the request that is to stop. */
@@ -36,6 +37,7 @@ export type FromWorker =
   | { readonly id: number; readonly progress: Progress }
   | { readonly id: number; readonly choice: Choice }
   | { readonly id: number; readonly piece: string }
+  | { readonly id: number; readonly note: unknown }
   | { readonly id: number; readonly error: SentError }
   | { readonly id: number; readonly result: Result }
   | { readonly lost: string }
@@ -45,6 +47,8 @@ export interface Result {
   readonly facts?: ModelFacts
   readonly answer?: Answer
   readonly memory?: MemoryUse
+  /** Of an extra. */
+  readonly value?: unknown
 }
 
 /** An error on its way between threads: structured cloning would forget its class. */

@@ -10,8 +10,22 @@ export interface Port {
   addEventListener(type: 'message', listener: (event: MessageEvent<ToWorker>) => void): void
 }
 
-/** Answers the requests of a page: the worker's whole work. */
-export function serve(port: Port, openGpu: () => Promise<Gpu> = async () => Gpu.open(await openGpuRoot())): void {
+/** What a worker can do beside answering: a page asks for it by name. Argument, notes and value are cloned. */
+export type Extra = (
+  session: ModelSession,
+  argument: unknown,
+  asked: { readonly signal: AbortSignal; readonly note: (note: unknown) => void },
+) => Promise<unknown>
+
+/**
+ * Answers the requests of a page: the worker's whole work.
+ * @param extras what this worker can do beside that, by name.
+ */
+export function serve(
+  port: Port,
+  openGpu: () => Promise<Gpu> = async () => Gpu.open(await openGpuRoot()),
+  extras: Readonly<Record<string, Extra>> = {},
+): void {
   let session: ModelSession | undefined
   const running = new Map<number, AbortController>()
 
@@ -49,6 +63,13 @@ export function serve(port: Port, openGpu: () => Promise<Gpu> = async () => Gpu.
       case 'removeAdapter':
         await begun().removeAdapter(request.name)
         return { facts: begun().facts }
+      case 'extra': {
+        const { name, argument } = request
+        if (!Object.hasOwn(extras, name)) throw new TypeError(`This worker cannot ${name}`)
+        const note = (text: unknown) => port.postMessage({ id, note: text })
+        const value = await extras[name](begun(), argument, { signal, note })
+        return { value, facts: begun().facts }
+      }
       case 'memory':
         return { memory: begun().memory }
       case 'loseDevice':

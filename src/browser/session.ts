@@ -1,6 +1,7 @@
 import type { Key } from '../bundle/keys.ts'
 import type { Manifest } from '../bundle/manifest.ts'
 import type { BundleSource } from '../bundle/source.ts'
+import type { VerifyReport } from '../bundle/verify.ts'
 import { BundleError, DeviceLostError, messageOf } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import type { DecoderConfig } from '../formats/model-config.ts'
@@ -26,6 +27,7 @@ export interface SessionOptions {
 /** What a page may know of a loaded model. */
 export interface ModelFacts {
   readonly manifest: Manifest
+  readonly report: VerifyReport
   readonly capabilities: readonly string[]
   readonly config: DecoderConfig
   readonly gpu: { readonly name: string; readonly software: boolean }
@@ -61,8 +63,8 @@ export class ModelSession {
   }
 
   get facts(): ModelFacts {
-    const { manifest, capabilities, config, gpu } = this.#model
-    return { manifest, capabilities, config, gpu: { name: gpu.name, software: gpu.software } }
+    const { manifest, report, capabilities, config, gpu } = this.#model
+    return { manifest, report, capabilities, config, gpu: { name: gpu.name, software: gpu.software } }
   }
 
   get memory(): MemoryUse {
@@ -132,6 +134,24 @@ export class ModelSession {
           if (!this.#lost || attempt > 0) throw error
         }
       }
+    } finally {
+      release()
+    }
+  }
+
+  /**
+   * Does other work with the model, when its turn comes; the model must not be kept.
+   * @throws DeviceLostError when the device is lost meanwhile: what was begun is gone.
+   */
+  async use<T>(work: (model: NexusModel) => Promise<T>): Promise<T> {
+    const release = await this.#turn()
+    try {
+      await this.#ready()
+      return await work(this.#model)
+    } catch (error) {
+      await new Promise((resolve) => setTimeout(resolve))
+      if (this.#lost) throw new DeviceLostError('The GPU device was lost meanwhile. Begin again.')
+      throw error
     } finally {
       release()
     }

@@ -103,15 +103,16 @@ export async function assertVerified(files: Files, options?: VerifyOptions): Pro
 }
 
 /**
- * A verified bundle's manifest and files. Each file is checked again as it is read, so that what is used is what was
+ * A verified bundle's manifest and files, and what the verification found. Each file is checked again as it is read, so that what is used is what was
  * verified, even where someone writes into the folder meanwhile.
  * @throws BundleError with the first reason, unless the bundle is as it was packed.
  */
 export async function openVerified(
   files: Files,
   options?: VerifyOptions,
-): Promise<{ manifest: Manifest; files: Files }> {
-  const manifest = (await assertVerified(files, options)).manifest!
+): Promise<{ manifest: Manifest; files: Files; report: VerifyReport }> {
+  const report = await assertVerified(files, options)
+  const manifest = report.manifest!
   const read = async (path: string) => {
     const bytes = await files.read(path)
     if ((await sha256(bytes)) !== manifest.files[path]?.sha256)
@@ -120,6 +121,7 @@ export async function openVerified(
   }
   return {
     manifest,
+    report,
     files: { read, list: async () => Object.keys(manifest.files), size: async (path) => manifest.files[path].size },
   }
 }

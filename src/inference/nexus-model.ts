@@ -6,7 +6,7 @@ import type { Manifest } from '../bundle/manifest.ts'
 import { parseRuntimeConfig } from '../bundle/runtime-config.ts'
 import type { BundleSource } from '../bundle/source.ts'
 import { unpackBackbone } from '../bundle/storage.ts'
-import { openVerified, type VerifyOptions } from '../bundle/verify.ts'
+import { openVerified, type VerifyOptions, type VerifyReport } from '../bundle/verify.ts'
 import { type OnProgress, silent } from '../core/progress.ts'
 import { type DecoderConfig, parseModelConfig } from '../formats/model-config.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
@@ -66,6 +66,8 @@ export interface Answer extends Choice {
  */
 export class NexusModel implements Disposable {
   readonly manifest: Manifest
+  /** What was checked before anything was loaded. */
+  readonly report: VerifyReport
   readonly gpu: Gpu
   readonly #ownsGpu: boolean
   readonly #decoder: Decoder
@@ -76,6 +78,7 @@ export class NexusModel implements Disposable {
 
   private constructor(parts: ModelParts, ownsGpu: boolean) {
     this.manifest = parts.manifest
+    this.report = parts.report
     this.gpu = parts.decoder.gpu
     this.#ownsGpu = ownsGpu
     this.#decoder = parts.decoder
@@ -93,11 +96,11 @@ export class NexusModel implements Disposable {
    */
   static async load(source: BundleSource, options: LoadOptions = {}): Promise<NexusModel> {
     await using bundle = await openBundle(source, options)
-    const { manifest, files } = await openVerified(bundle.files, options)
+    const { files, report } = await openVerified(bundle.files, options)
     options.signal?.throwIfAborted()
     const gpu = options.gpu ?? (await Gpu.open(await openGpuRoot()))
     try {
-      return new NexusModel(await loadParts(gpu, manifest, files, options), gpu !== options.gpu)
+      return new NexusModel(await loadParts(gpu, report, files, options), gpu !== options.gpu)
     } catch (error) {
       if (gpu !== options.gpu) gpu[Symbol.dispose]()
       throw error
@@ -112,6 +115,16 @@ export class NexusModel implements Disposable {
   /** Shape of the backbone: what an adapter must fit. */
   get config(): DecoderConfig {
     return this.#decoder.config
+  }
+
+  /** The decoder that all adapters share, without any of them. It lives as long as the model. */
+  get backbone(): Decoder {
+    return this.#decoder
+  }
+
+  /** What turns prompts into ids. */
+  get tokenizer(): Tokenizer {
+    return this.#tokenizer
   }
 
   /** GPU memory in use now, at most so far, and kept for reuse. */
@@ -228,30 +241,32 @@ export class NexusModel implements Disposable {
 
 interface ModelParts {
   readonly manifest: Manifest
+  readonly report: VerifyReport
   readonly decoder: Decoder
   readonly adapters: readonly Adapter[]
   readonly router: PrototypeRouter | undefined
   readonly tokenizer: Tokenizer
 }
 
-async function loadParts(gpu: Gpu, manifest: Manifest, files: Files, options: LoadOptions): Promise<ModelParts> {
+async function loadParts(gpu: Gpu, report: VerifyReport, files: Files, options: LoadOptions): Promise<ModelParts> {
+  const manifest = report.manifest!
   const { onProgress = silent, signal, enableRestricted = false } = options
   const json = async (path: string) => JSON.parse(new TextDecoder().decode(await files.read(path))) as object
   const tensors = async (path: string) => parseSafetensors(await files.read(path)).tensors
   const wanted = Object.entries(manifest.capabilities).filter(([, { restricted }]) => !restricted || enableRestricted)
-  const report = (done: number) => onProgress({ task: 'load', done, total: wanted.length + 1, unit: 'parts' })
+  const tell = (done: number) => onProgress({ task: 'load', done, total: wanted.length + 1, unit: 'parts' })
   const tokenizer = loadTokenizer(await json('tokenizer/tokenizer.json'))
   const config = parseModelConfig(await json('backbone/config.json'))
   const prototypes = toFloat32((await tensors('router/router.safetensors')).get('prototypes')!)
   const { capabilities } = parseRuntimeConfig(await files.read('config/runtime.yaml')).router
-  report(0)
+  tell(0)
   const backbone = unpackBackbone(await tensors('backbone/backbone.safetensors'))
   const { storage } = manifest.model_metadata
   const decoder = Decoder.load(gpu, config, backbone, storage === 'f16' ? 'f32' : storage)
   const adapters: Adapter[] = []
   try {
     for (const [name, { adapter }] of wanted) {
-      report(1 + adapters.length)
+      tell(1 + adapters.length)
       signal?.throwIfAborted()
       adapters.push(Adapter.load(gpu, name, config, await tensors(adapter)))
     }
@@ -259,13 +274,13 @@ async function loadParts(gpu: Gpu, manifest: Manifest, files: Files, options: Lo
     for (const loaded of [...adapters, decoder]) loaded[Symbol.dispose]()
     throw error
   }
-  report(1 + adapters.length)
+  tell(1 + adapters.length)
   // A restricted adapter is named by its caller or not used: the router does not know it.
   const routed = capabilities
     .map((name, i) => ({ name, row: prototypes.subarray(i * config.width, (i + 1) * config.width) }))
     .filter(({ name }) => !manifest.capabilities[name].restricted)
   const router = routed.length === 0 ? undefined : makeRouter(routed)
-  return { manifest, decoder, adapters, router, tokenizer }
+  return { manifest, report, decoder, adapters, router, tokenizer }
 }
 
 function makeRouter(routed: readonly { name: string; row: Float32Array }[]): PrototypeRouter {
