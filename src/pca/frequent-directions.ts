@@ -97,10 +97,19 @@ export class FrequentDirections implements Disposable {
     return sketchState(this.dimension, await this.snapshot())
   }
 
+  /** Numbers that a snapshot has beside its tensors. */
+  get counters(): PcaSnapshot['counters'] {
+    return { count: this.#count, filled: this.#filled, size: this.size }
+  }
+
+  /** Elements of each tensor of a snapshot. */
+  get sizes(): Readonly<Record<string, number>> {
+    return Object.fromEntries(Object.entries(this.#held).map(([name, { size }]) => [name, size]))
+  }
+
   /** What lies on the GPU. */
   snapshot(): Promise<PcaSnapshot> {
-    const counters = { count: this.#count, filled: this.#filled, size: this.size }
-    return takeSnapshot(this.#scope.gpu, this.#held, counters)
+    return takeSnapshot(this.#scope.gpu, this.#held, this.counters)
   }
 
   /** Goes on from a snapshot, to the last bit. */

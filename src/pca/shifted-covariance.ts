@@ -66,9 +66,19 @@ export class ShiftedCovariance implements Disposable {
     return covarianceState(this.dimension, await this.snapshot())
   }
 
+  /** Numbers that a snapshot has beside its tensors. */
+  get counters(): PcaSnapshot['counters'] {
+    return { count: this.#count }
+  }
+
+  /** Elements of each tensor of a snapshot. */
+  get sizes(): Readonly<Record<string, number>> {
+    return Object.fromEntries(Object.entries(this.#held).map(([name, { size }]) => [name, size]))
+  }
+
   /** What lies on the GPU. */
   snapshot(): Promise<PcaSnapshot> {
-    return takeSnapshot(this.#scope.gpu, this.#held, { count: this.#count })
+    return takeSnapshot(this.#scope.gpu, this.#held, this.counters)
   }
 
   /** Goes on from a snapshot, to the last bit. */

@@ -79,6 +79,16 @@ export class StreamingPca implements Disposable {
     return this.#from ? mergePcaStates(this.#from, state) : state
   }
 
+  /** Numbers that a snapshot has beside its tensors. */
+  get counters(): PcaSnapshot['counters'] {
+    return this.#collector.counters
+  }
+
+  /** Elements of each tensor of a snapshot. */
+  get sizes(): Readonly<Record<string, number>> {
+    return this.#collector.sizes
+  }
+
   /** What lies on the GPU, without what `from` brought along. */
   snapshot(): Promise<PcaSnapshot> {
     return this.#collector.snapshot()
