@@ -40,6 +40,8 @@ export function registerProfile(program: Command): void {
   const profile = program
     .command('profile')
     .description('reads a teacher on samples of each capability: ranks, head and layer importance, and a report')
+    // Options behind `merge` and `report` are theirs.
+    .enablePositionalOptions()
     .argument('<teacher>', 'GGUF file or Hugging Face folder')
     .option('--data <file>', 'data of a capability: .jsonl, .parquet or .txt; once for each --capability', collect, [])
     .option('--capability <name>', 'name of a capability; once for each --data', collect, [])
@@ -152,9 +154,8 @@ async function run(teacher: string, options: Options): Promise<void> {
 async function merge(
   parts: string[],
   options: { teacher: string; out: string; adapter?: string; json?: boolean },
-  command: Command,
 ): Promise<void> {
-  const { teacher, out, adapter, json } = { ...command.parent?.opts(), ...options, ...command.opts() } as typeof options
+  const { teacher, out, adapter, json } = options
   const output = makeOutput(json ?? false)
   for (const path of [teacher, ...parts]) if (!exists(path)) throw new UsageError(`Cannot merge: there is no ${path}`)
   const signal = interruptSignal(output.say)
@@ -166,8 +167,8 @@ async function merge(
   output.emit('result', { folder: result.folder })
 }
 
-async function report(folder: string, options: { json?: boolean }, command: Command): Promise<void> {
-  const output = makeOutput(options.json ?? command.optsWithGlobals().json ?? false)
+async function report(folder: string, options: { json?: boolean }): Promise<void> {
+  const output = makeOutput(options.json ?? false)
   if (!exists(folder)) throw new UsageError(`Cannot report: there is no ${folder}`)
   const path = await writeReport(folder)
   output.print(`Report   ${path}`)
