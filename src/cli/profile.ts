@@ -40,8 +40,6 @@ export function registerProfile(program: Command): void {
   const profile = program
     .command('profile')
     .description('reads a teacher on samples of each capability: ranks, head and layer importance, and a report')
-    // Options behind `merge` and `report` are theirs.
-    .enablePositionalOptions()
     .argument('<teacher>', 'GGUF file or Hugging Face folder')
     .option('--data <file>', 'data of a capability: .jsonl, .parquet or .txt; once for each --capability', collect, [])
     .option('--capability <name>', 'name of a capability; once for each --data', collect, [])
