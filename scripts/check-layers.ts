@@ -18,19 +18,24 @@ const allowed: Record<string, readonly string[]> = {
   pca: ['core', 'formats', 'runtime', 'kernels'],
   adapters: ['core', 'formats', 'runtime', 'kernels', 'models'],
   train: ['core', 'host', 'formats', 'data', 'runtime', 'kernels', 'models', 'adapters'],
+  report: ['core'],
+  profile: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'train', 'report'],
   bundle: ['core', 'formats'],
   inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
   browser: ['core', 'formats', 'runtime', 'bundle', 'inference'],
   node: ['core', 'host', 'formats', 'bundle', 'inference'],
-  distill: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
+  distill: [
+    ...['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
+    ...['report', 'profile'],
+  ],
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
   cli: [
     ...['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle', 'inference'],
-    ...['node', 'distill', 'demo'],
+    ...['node', 'distill', 'demo', 'report', 'profile'],
   ],
 }
 /** Rooms that a browser runs: they name no module of Node. */
-const browserRooms = ['core', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference', 'browser']
+const browserRooms = ['core', 'report', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference', 'browser']
 /** Files of other rooms that a browser runs too, by what they are for. */
 const browserFiles = [
   // training in a page

@@ -11,6 +11,7 @@ import { registerKeys } from './keys.ts'
 import { registerNiwt } from './niwt.ts'
 import { registerPack } from './pack.ts'
 import { registerPlay } from './play.ts'
+import { registerProfile } from './profile.ts'
 import { registerCache, registerPull } from './pull.ts'
 import { registerShow } from './show.ts'
 import { registerSign } from './sign.ts'
@@ -29,10 +30,13 @@ const program = new Command('nexus')
 
 const commands = [
   ...[registerDoctor, registerDemo, registerNiwt, registerPull, registerCache, registerShow, registerConvert],
-  ...[registerFinetune, registerChat, registerGenerate, registerPlay, registerTune],
+  ...[registerProfile, registerFinetune, registerChat, registerGenerate, registerPlay, registerTune],
   ...[registerPack, registerKeys, registerSign, registerVerify],
 ]
 for (const register of commands) register(program)
+// Options behind the name of a sub-command are its own, though its parent may have some of the same name.
+program.enablePositionalOptions()
+
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {
   for (const sub of command.commands) {

@@ -3,6 +3,7 @@ import type { BundleStorage } from '../bundle/manifest.ts'
 import { InterruptedError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import { exists, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
+import type { WeightStorage } from '../models/decoder-weights.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Capability } from '../train/capability.ts'
 import type { Contract } from './scope.ts'
@@ -16,6 +17,10 @@ export interface NiwtSettings {
     readonly samples: number
     /** Rows a batch. */
     readonly batch: number
+    /** How the teacher is held; NF4 unless told. */
+    readonly storage?: WeightStorage
+    /** What the PCAs may cost, as a share of the forward pass; 4 unless told, which takes every token of small models. */
+    readonly share?: number
   }
   readonly capture: {
     /** Rows of the distillation set, by capability. */

@@ -13,8 +13,9 @@ import { readJson, writeJson } from '../host/files.ts'
 import { inputOf } from '../models/decoder.ts'
 import { readModelFolder } from '../models/folder.ts'
 import { allocateRanks, type RankPlace } from '../pca/allocate.ts'
+import { type Profile, parseProfile } from '../profile/schema.ts'
 import { planAnchors } from './capture.ts'
-import type { LayerPlan, Profile } from './profile.ts'
+import type { LayerPlan } from './profile.ts'
 import { type NiwtRun, paths } from './run.ts'
 
 const architectureSchema = z.object({
@@ -79,7 +80,8 @@ export async function synthesizeStage(run: NiwtRun): Promise<Pick<StudentArchite
 
   const adapters: StudentArchitecture['adapters'] = {}
   for (const { name } of run.capabilities) {
-    const profile = (await readJson(join(where.profile(name), 'profile.json'))) as Profile
+    const path = join(where.profile(name), 'profile.json')
+    const profile = parseProfile(path, await readJson(path))
     const ranks = adapterRanks(profile, backbone, anchors.kept, adapterBudget * teacherParameters)
     const parameters = Object.entries(ranks).reduce((sum, [place, rank]) => {
       const [n, k] = linearShapes(backbone)[place.slice(place.indexOf('.') + 1) as LinearName]
@@ -102,7 +104,7 @@ export async function synthesizeStage(run: NiwtRun): Promise<Pick<StudentArchite
 
 /** Ranks by `<student layer>.<linear>`, from the dimension of what each linear layer reads in the teacher. */
 export function adapterRanks(
-  profile: Profile,
+  profile: Pick<Profile, 'ranks'>,
   backbone: DecoderConfig,
   kept: readonly number[],
   budget: number,
@@ -110,7 +112,7 @@ export function adapterRanks(
   const places: RankPlace[] = kept.flatMap((teacherLayer, layer) =>
     Object.entries(linearShapes(backbone)).map(([linear, [n, k]]) => ({
       name: `${layer}.${linear}`,
-      dimension: profile.ranks[`${teacherLayer}.${inputOf[linear as LinearName]}`].gavishDonoho,
+      dimension: profile.ranks[`${teacherLayer}.${inputOf[linear as LinearName]}`].rank,
       cost: n + k,
     })),
   )

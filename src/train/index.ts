@@ -1,5 +1,6 @@
 // Batches, optimiser, schedules, checkpoints, the loop, fine-tuning.
 export { type Checkpoint, CheckpointStore } from './checkpoint-store.ts'
+export { type DataCapability, type DataCapabilityOptions, dataCapability, encodingOf } from './data-capability.ts'
 export { type FinetuneResult, finetune } from './finetune.ts'
 export type { FinetuneOptions } from './finetune-inputs.ts'
 export { type FinetunePlan, planFinetune } from './finetune-plan.ts'
