@@ -22,6 +22,7 @@ export { listStored, resolveModel, type StoredModel } from './host/model-store.t
 export { Engine, type EngineOptions, type MadeToken } from './inference/engine.ts'
 export { type GenerateOptions, generate, generateText } from './inference/generate.ts'
 export { type Answer, NexusModel } from './inference/nexus-model.ts'
+export { measurePerplexity, type Perplexity, type PerplexityOptions } from './inference/perplexity.ts'
 export { adamw } from './kernels/adamw.ts'
 export { adamw8, type Moments8, zeroMoments8 } from './kernels/adamw8.ts'
 export { add } from './kernels/add.ts'

@@ -105,6 +105,18 @@ function withoutSpecialTokens(json: object): object {
   return { ...json, added_tokens: added.filter((token) => !token.special) }
 }
 
+/**
+ * Whether a tokenizer puts its first token in front of a text: by its settings, or by the template in its post-processor.
+ * @param settings the parsed tokenizer_config.json.
+ */
+export function asksForBos(tokenizerJson: object, settings: object): boolean {
+  const { add_bos_token: asked, bos_token: token } = settings as { add_bos_token?: unknown; bos_token?: unknown }
+  if (typeof asked === 'boolean') return asked
+  const text = typeof token === 'object' ? (token as { content?: unknown } | null)?.content : token
+  const { post_processor: after } = tokenizerJson as { post_processor?: unknown }
+  return typeof text === 'string' && JSON.stringify(after ?? null).includes(JSON.stringify(text))
+}
+
 /** Newline, then the printable characters of ASCII: 96 symbols, newline having id 0. */
 export const asciiAlphabet = `\n${Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)).join('')}`
 
