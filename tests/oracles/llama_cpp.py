@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 
+import gguf
 import numpy as np
 
 package = pathlib.Path(__file__).parent / "llama-cpp/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"
@@ -88,3 +89,18 @@ class LlamaCpp:
         values = np.ctypeslib.as_array(llama.llama_get_logits(context), (len(ids), self.size)).copy()
         llama.llama_free(context)
         return values
+
+
+def write_exact(source, path):
+    """The same GGUF file with every weight in f32."""
+    reader = gguf.GGUFReader(source)
+    out = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            out.add_key_value(key, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for tensor in reader.tensors:
+        out.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()

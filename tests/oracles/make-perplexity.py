@@ -12,17 +12,16 @@ import pathlib
 import subprocess
 import tempfile
 
-import gguf
 import numpy as np
 import torch
 import transformers
-from llama_cpp import LlamaCpp, release
+from llama_cpp import LlamaCpp, release, write_exact
 from transformers import AutoModelForCausalLM
 
 here = pathlib.Path(__file__).parent
 folder = pathlib.Path(os.environ.get("NEXUS_MODELS", pathlib.Path.home() / ".cache/nexus/models"))
 script = "import('../models/moby-dick.ts').then(({ mobyDickText }) => process.stdout.write(mobyDickText()))"
-text = subprocess.run(["node", "-e", script], cwd=here, capture_output=True, check=True).stdout.decode()
+text = subprocess.run([here.parents[1] / "node_modules/.bin/node", "-e", script], cwd=here, capture_output=True, check=True).stdout.decode()
 count, context, group = 4096, 1024, 128
 result = {}
 
@@ -32,21 +31,6 @@ def sums(logits, window, before):
     losses = torch.nn.functional.cross_entropy(logits.double(), torch.tensor(window[1:]), reduction="none")
     own = torch.cat([torch.zeros(1 - before), losses]).view(-1, group).sum(1)
     return [round(float(value), 4) for value in own]
-
-
-def write_exact(source, path):
-    """The same GGUF file with every weight in f32."""
-    reader = gguf.GGUFReader(source)
-    out = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
-    for key, field in reader.fields.items():
-        if not key.startswith("GGUF.") and key != "general.architecture":
-            out.add_key_value(key, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
-    for tensor in reader.tensors:
-        out.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
-    out.write_header_to_file()
-    out.write_kv_data_to_file()
-    out.write_tensors_to_file()
-    out.close()
 
 
 for name, prefix in {"SmolLM2-135M-Instruct.Q4_1.gguf": [], "gemma-3-270m-q4_k_m.gguf": [2]}.items():
