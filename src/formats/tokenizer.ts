@@ -101,8 +101,25 @@ interface TokenizerJson {
 
 /** `json` with its special tokens taken out, so that text which spells one stays text. */
 function withoutSpecialTokens(json: object): object {
-  const added = (json as { added_tokens?: { special?: boolean }[] }).added_tokens ?? []
-  return { ...json, added_tokens: added.filter((token) => !token.special) }
+  const { added_tokens: added = [], pre_tokenizer: cut } = json as {
+    added_tokens?: { special?: boolean }[]
+    pre_tokenizer?: object | null
+  }
+  return { ...json, added_tokens: added.filter((token) => !token.special), pre_tokenizer: withAllDigits(cut ?? null) }
+}
+
+/** The same pre-tokenizer with digits of every script cut, as Rust's `is_numeric` sees them; the library knows ASCII's. */
+function withAllDigits(step: object | null): object | null {
+  const { type, pretokenizers, individual_digits } = (step ?? {}) as {
+    type?: unknown
+    pretokenizers?: unknown
+    individual_digits?: unknown
+  }
+  if (type === 'Sequence' && Array.isArray(pretokenizers))
+    return { ...step, pretokenizers: pretokenizers.map((inner) => withAllDigits(inner as object)) }
+  if (type !== 'Digits') return step
+  const pattern = { Regex: individual_digits ? '\\p{N}' : '\\p{N}+' }
+  return { type: 'Split', pattern, behavior: 'Isolated', invert: false }
 }
 
 /**

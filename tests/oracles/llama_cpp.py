@@ -1,5 +1,5 @@
 # llama.cpp on the processor for the other scripts: the libraries that the npm package node-llama-cpp brings, by ctypes.
-#   (cd tests/oracles/llama-cpp && npm ci --ignore-scripts)
+#   (cd tests/oracles/packages && npm ci --ignore-scripts)
 # Its own bindings give probabilities of a sorted vocabulary, which takes a tenth of a second a token.
 import ctypes
 import json
@@ -9,7 +9,7 @@ import pathlib
 import gguf
 import numpy as np
 
-package = pathlib.Path(__file__).parent / "llama-cpp/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"
+package = pathlib.Path(__file__).parent / "packages/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"
 release = json.loads((package / "_nlcBuildMetadata.json").read_text())["buildOptions"]["llamaCpp"]["release"]
 ggml = ctypes.CDLL(str(next(package.glob("libggml.v*.so"))), mode=ctypes.RTLD_GLOBAL)
 llama = ctypes.CDLL(str(next(package.glob("libllama.v*.so"))))

@@ -1,5 +1,5 @@
 # Golden adapters on the tiny models of golden/families: made by PEFT for Nexus, and made by Nexus for PEFT and llama.cpp.
-#   (cd tests/oracles/llama-cpp && npm ci --ignore-scripts); python tests/oracles/make-family-logits.py
+#   (cd tests/oracles/packages && npm ci --ignore-scripts); python tests/oracles/make-family-logits.py
 #   pip install peft transformers torch safetensors gguf && python tests/oracles/make-adapters.py
 # Writes golden/adapters/<name>-peft/, as PEFT saves it; <name>-native/ and -uniform/ and <name>.gguf, as Nexus writes them;
 # and <name>.safetensors: the logits that PEFT gives with each of the first three. llama.cpp must give those of the last.

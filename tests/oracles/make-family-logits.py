@@ -1,6 +1,6 @@
 # Golden logits of a tiny random model of each family, by transformers in f32; and the model as its folder and as the GGUF
 # file that llama.cpp's converter would make of it, which llama.cpp itself must load and give the same logits for.
-#   (cd tests/oracles/llama-cpp && npm ci --ignore-scripts)
+#   (cd tests/oracles/packages && npm ci --ignore-scripts)
 #   pip install torch transformers safetensors gguf numpy && python tests/oracles/make-family-logits.py
 # Writes golden/families/<name>.safetensors: weights in the dtype of the case, `ids` i32 (1, T), `logits` f32 (1, T, V), and
 # config.json in the metadata; and <name>.gguf, where GGUF can say what the model is. Weights are exact in bf16 and f16.

@@ -1,7 +1,7 @@
 # Golden perplexities of the test models by llama.cpp on their GGUF files, and by transformers in f32 on the same weights:
 # the first 4,096 tokens of Moby Dick in windows of 1,024. llama.cpp rounds activations to 8 bits where weights are quantised;
 # a copy of the file with its weights written out in f32 shows what that costs.
-#   node scripts/fetch-test-models.ts; (cd tests/oracles/llama-cpp && npm ci --ignore-scripts)
+#   node scripts/fetch-test-models.ts; (cd tests/oracles/packages && npm ci --ignore-scripts)
 #   pip install torch transformers gguf numpy && python tests/oracles/make-perplexity.py
 # Writes golden/perplexity.json: sums of -log p (nats) over every 128 tokens, window after window. The beginning token, where
 # the tokenizer asks for one, goes before each window; without one, a window's first token is not predicted.
