@@ -97,7 +97,10 @@ describe.each(Object.keys(generations))('%s', (name) => {
             )
             .join(', '),
       )
-      expect(Math.abs(difference(transformers.losses))).toBeLessThan(2e-5)
+      expect(Math.abs(difference(transformers.losses))).toBeLessThan(5e-5)
+      expect(Math.abs(difference(llamaCpp.writtenOut))).toBeLessThan(1e-4)
+      // On the file itself llama.cpp rounds activations to 8 bits: 0.26 % and 0.33 % more perplexity over all tokens.
+      expect(Math.abs(difference(llamaCpp.losses))).toBeLessThan(measured === golden.tokens ? 0.005 : 0.02)
     }),
   )
 })
