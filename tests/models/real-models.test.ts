@@ -91,10 +91,12 @@ describe.each(Object.keys(generations))('%s', (name) => {
       const { llamaCpp, transformers } = golden
       console.log(
         `${name}: perplexity ${Math.exp(ours).toFixed(4)} of ${losses.length} tokens; ` +
-          Object.entries({ transformers: transformers.losses, ...llamaCpp })
-            .flatMap(([program, sums]) =>
-              Array.isArray(sums) ? `${program} differs by ${(-100 * difference(sums)).toFixed(4)} %` : [],
-            )
+          Object.entries({
+            transformers: transformers.losses,
+            'llama.cpp on the weights in f32': llamaCpp.writtenOut,
+            'llama.cpp': llamaCpp.losses,
+          })
+            .map(([program, sums]) => `${program} differs by ${(-100 * difference(sums)).toFixed(4)} %`)
             .join(', '),
       )
       expect(Math.abs(difference(transformers.losses))).toBeLessThan(5e-5)
