@@ -35,7 +35,18 @@ const allowed: Record<string, readonly string[]> = {
   ],
 }
 /** Rooms that a browser runs: they name no module of Node. */
-const browserRooms = ['core', 'report', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference', 'browser']
+const browserRooms = [
+  'core',
+  'report',
+  'formats',
+  'runtime',
+  'kernels',
+  'adapters',
+  'pca',
+  'bundle',
+  'inference',
+  'browser',
+]
 /** Files of other rooms that a browser runs too, by what they are for. */
 const browserFiles = [
   // training in a page

@@ -39,7 +39,8 @@ interface Options {
   readonly json?: boolean
 }
 
-const storages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8']
+/** How `nexus` can hold the weights of a model. */
+export const storages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8']
 
 /** Adds `nexus chat`. */
 export function registerChat(program: Command): void {
@@ -86,7 +87,8 @@ async function chat(name: string, options: Options): Promise<void> {
   else await converse(talk, output, signal)
 }
 
-async function readAdapter(gpu: Gpu, config: ModelConfig, folder: string): Promise<Adapter> {
+/** Puts a PEFT adapter of a folder on the GPU. */
+export async function readAdapter(gpu: Gpu, config: ModelConfig, folder: string): Promise<Adapter> {
   const settings = await readJson(join(folder, 'adapter_config.json'))
   const { tensors } = parseSafetensors(await readBytes(join(folder, 'adapter_model.safetensors')))
   return Adapter.fromPeft(gpu, folder, config, settings, tensors)
@@ -143,12 +145,12 @@ class Conversation {
 
   /** Prints the answer to `text` as it is made. */
   async answer(text: string): Promise<void> {
-    const { tokenizer, chat, config } = this.#files
+    const { tokenizer, chat, bosId } = this.#files
     const { maxTokens, stop, raw, temperature, topK, topP, minP, repetitionPenalty, seed } = this.#options
     this.#messages.push({ role: 'user', content: text })
     const ids =
       raw || !chat
-        ? [...(config.bosId === undefined ? [] : [config.bosId]), ...tokenizer.encode(text)]
+        ? [...(bosId === undefined ? [] : [bosId]), ...tokenizer.encode(text)]
         : chat.encode(tokenizer, this.#messages)
     const room = this.#engine.contextLength - ids.length
     if (room < 1)

@@ -68,7 +68,7 @@ export function registerFinetune(program: Command): void {
 }
 
 /** An integer from the command line, 0 or larger. */
-function whole(text: string): number {
+export function whole(text: string): number {
   const value = number(text)
   if (!Number.isInteger(value)) throw new InvalidArgumentError('give a whole number.')
   return value

@@ -10,6 +10,7 @@ import { registerGenerate } from './generate.ts'
 import { registerKeys } from './keys.ts'
 import { registerNiwt } from './niwt.ts'
 import { registerPack } from './pack.ts'
+import { registerPerplexity } from './perplexity.ts'
 import { registerPlay } from './play.ts'
 import { registerProfile } from './profile.ts'
 import { registerCache, registerPull } from './pull.ts'
@@ -30,7 +31,15 @@ const program = new Command('nexus')
 
 const commands = [
   ...[registerDoctor, registerDemo, registerNiwt, registerPull, registerCache, registerShow, registerConvert],
-  ...[registerProfile, registerFinetune, registerChat, registerGenerate, registerPlay, registerTune],
+  ...[
+    registerProfile,
+    registerFinetune,
+    registerChat,
+    registerGenerate,
+    registerPlay,
+    registerPerplexity,
+    registerTune,
+  ],
   ...[registerPack, registerKeys, registerSign, registerVerify],
 ]
 for (const register of commands) register(program)

@@ -73,7 +73,6 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, GgufValue>): Tok
     truncation: null,
     padding: null,
     post_processor: null,
-    added_tokens: addedTokens(tokens, kinds),
   }
   const bpe = { type: 'BPE', dropout: null, continuing_subword_prefix: null, end_of_word_suffix: null }
 
@@ -102,6 +101,7 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, GgufValue>): Tok
     }
     json = {
       ...shared,
+      added_tokens: addedTokens(tokens, kinds),
       normalizer: cut.normalizer ?? null,
       pre_tokenizer: { type: 'Sequence', pretokenizers: cut.steps },
       decoder: byteLevel(true),
@@ -128,6 +128,7 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, GgufValue>): Tok
     }
     json = {
       ...shared,
+      added_tokens: addedTokens(spelled, kinds),
       normalizer: prefix ? { type: 'Sequence', normalizers: [{ type: 'Prepend', prepend: '▁' }, replace] } : replace,
       pre_tokenizer: null,
       decoder: {
@@ -165,14 +166,11 @@ function vocabularyOf(tokens: readonly string[]): Record<string, number> {
 
 const spaces = /^ {2,}$/
 
-/**
- * Control tokens, special; and those that text is searched for before anything else. Runs of spaces are not among them:
- * transformers joins them by merges.
- */
+/** Control tokens, special; and those that text is searched for before anything else, ▁▁ among them. */
 function addedTokens(tokens: readonly string[], kinds: ArrayLike<number>): object[] {
   const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false }
   return tokens.flatMap((content, id) =>
-    kinds[id] === kind.control || (kinds[id] === kind.userDefined && !spaces.test(content))
+    kinds[id] === kind.control || kinds[id] === kind.userDefined
       ? [{ id, content, ...flags, special: kinds[id] === kind.control }]
       : [],
   )
@@ -180,17 +178,27 @@ function addedTokens(tokens: readonly string[], kinds: ArrayLike<number>): objec
 
 /**
  * The merges that SentencePiece's rule (join the neighbours whose union scores best) amounts to. Control, unknown,
- * unused and byte tokens take no part, so that text never becomes one of them.
+ * unused and byte tokens take no part, so that text never becomes one of them. Runs of one character that are tokens by
+ * decree (Gemma's spaces) grow from the left to the longest that there is, before anything else is joined.
  * @param scores higher is better; the order of the tokens where there are none.
  */
 function mergesOf(tokens: readonly string[], kinds: ArrayLike<number>, scores?: ArrayLike<number>): [string, string][] {
   const skipped = new Set([kind.unknown, kind.control, kind.unused, kind.byte])
   const ids = new Map<string, number>()
   for (const [id, token] of tokens.entries()) if (!skipped.has(kinds[id])) ids.set(token, id)
+  const runs: [string, string][] = []
+  for (const [token, id] of ids) {
+    if (kinds[id] !== kind.userDefined || !/^(.)\1+$/su.test(token)) continue
+    for (let cut = 1; cut < token.length; cut++)
+      if (ids.has(token.slice(0, cut)) && ids.has(token.slice(cut))) runs.push([token.slice(0, cut), token.slice(cut)])
+  }
+  runs.sort(([a, b], [c, d]) => c.length - a.length || d.length - b.length || (a < c ? -1 : 1))
+  const joinedFirst = new Set(runs.map((pair) => pair.join('')))
   const order = [...ids.values()].sort((a, b) => (scores ? scores[b] - scores[a] : 0) || a - b)
-  const merges: [string, string][] = []
+  const merges = runs
   for (const id of order) {
     const token = tokens[id]
+    if (joinedFirst.has(token)) continue
     const found: [left: string, right: string, leftId: number, rightId: number][] = []
     for (let cut = 1; cut < token.length; cut++) {
       const left = ids.get(token.slice(0, cut))

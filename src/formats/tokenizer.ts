@@ -101,8 +101,37 @@ interface TokenizerJson {
 
 /** `json` with its special tokens taken out, so that text which spells one stays text. */
 function withoutSpecialTokens(json: object): object {
-  const added = (json as { added_tokens?: { special?: boolean }[] }).added_tokens ?? []
-  return { ...json, added_tokens: added.filter((token) => !token.special) }
+  const { added_tokens: added = [], pre_tokenizer: cut } = json as {
+    added_tokens?: { special?: boolean }[]
+    pre_tokenizer?: object | null
+  }
+  return { ...json, added_tokens: added.filter((token) => !token.special), pre_tokenizer: withAllDigits(cut ?? null) }
+}
+
+/** The same pre-tokenizer with digits of every script cut, as Rust's `is_numeric` sees them; the library knows ASCII's. */
+function withAllDigits(step: object | null): object | null {
+  const { type, pretokenizers, individual_digits } = (step ?? {}) as {
+    type?: unknown
+    pretokenizers?: unknown
+    individual_digits?: unknown
+  }
+  if (type === 'Sequence' && Array.isArray(pretokenizers))
+    return { ...step, pretokenizers: pretokenizers.map((inner) => withAllDigits(inner as object)) }
+  if (type !== 'Digits') return step
+  const pattern = { Regex: individual_digits ? '\\p{N}' : '\\p{N}+' }
+  return { type: 'Split', pattern, behavior: 'Isolated', invert: false }
+}
+
+/**
+ * Whether a tokenizer puts its first token in front of a text: by its settings, or by the template in its post-processor.
+ * @param settings the parsed tokenizer_config.json.
+ */
+export function asksForBos(tokenizerJson: object, settings: object): boolean {
+  const { add_bos_token: asked, bos_token: token } = settings as { add_bos_token?: unknown; bos_token?: unknown }
+  if (typeof asked === 'boolean') return asked
+  const text = typeof token === 'object' ? (token as { content?: unknown } | null)?.content : token
+  const { post_processor: after } = tokenizerJson as { post_processor?: unknown }
+  return typeof text === 'string' && JSON.stringify(after ?? null).includes(JSON.stringify(text))
 }
 
 /** Newline, then the printable characters of ASCII: 96 symbols, newline having id 0. */

@@ -98,7 +98,7 @@ export async function readJson(path: string): Promise<unknown> {
   try {
     text = await readFile(path, 'utf8')
   } catch (error) {
-    throw new SyntaxError(`Cannot read ${path}: ${(error as Error).message}`)
+    throw new SyntaxError(`Cannot read ${path}: ${reasonOf(error)}`)
   }
   try {
     return JSON.parse(text)
@@ -115,8 +115,14 @@ export async function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> 
   try {
     return new Uint8Array(await readFile(path))
   } catch (error) {
-    throw new SyntaxError(`Cannot read ${path}: ${(error as Error).message}`)
+    throw new SyntaxError(`Cannot read ${path}: ${reasonOf(error)}`)
   }
+}
+
+/** What the system says of a file, without the file's name, which stands before it. */
+function reasonOf(error: unknown): string {
+  const { code, message } = error as { code?: string; message: string }
+  return code === 'ENOENT' ? 'it is not there' : message.replace(/, \w+( '.*')?$/, '')
 }
 
 /** Whether a file or folder is there. */
@@ -186,7 +192,7 @@ export class FolderFiles {
   /** Bytes of a regular file, without reading it. @throws SyntaxError as {@link read} does. */
   async size(path: string): Promise<number> {
     const found = await lstat(this.#inside(path)).catch((error: Error) => {
-      throw new SyntaxError(`Cannot read ${path}: ${error.message}`)
+      throw new SyntaxError(`Cannot read ${path}: ${reasonOf(error)}`)
     })
     if (!found.isFile()) throw new SyntaxError(`Cannot read ${path}: it is not a regular file`)
     return found.size
@@ -227,7 +233,7 @@ export class FileSource implements AsyncDisposable {
   static async open(path: string): Promise<FileSource> {
     const fault = (reason: string) => new SyntaxError(`Cannot read ${path}: ${reason}`)
     const file = await open(path).catch((error: Error) => {
-      throw fault(error.message)
+      throw fault(reasonOf(error))
     })
     const { size, isFile } = await file.stat().then((stat) => ({ size: stat.size, isFile: stat.isFile() }))
     if (isFile) return new FileSource(path, size, file)

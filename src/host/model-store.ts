@@ -238,7 +238,7 @@ export async function resolveModel(name: string): Promise<string> {
   if (existsSync(name)) return resolve(name)
   const model = await findByName(name)
   if (model) return model.path
-  throw new UsageError(
-    `There is no model ${name}: no such file or folder, and none that was pulled. Get it with: nexus pull ${name}`,
-  )
+  const none = `There is no model ${name}: no such file or folder, and none that was pulled.`
+  // What can only be a path cannot be pulled.
+  throw new UsageError(/^[./~]|\\|\.(gguf|safetensors)$/i.test(name) ? none : `${none} Get it with: nexus pull ${name}`)
 }

@@ -9,6 +9,7 @@ import { parseHuggingFaceConfig } from '../formats/hugging-face-config.ts'
 import type { ModelConfig } from '../formats/model-family.ts'
 import { SafetensorsFiles, shardIndexName } from '../formats/shards.ts'
 import { exists, FileSource, readJson } from '../host/files.ts'
+import { openModel } from './open-model.ts'
 
 /** One tensor of a model's files. */
 export interface TensorFacts {
@@ -47,11 +48,29 @@ export interface ModelFacts {
 
 type Said = Pick<ModelFacts, 'format' | 'name' | 'architecture' | 'config' | 'why' | 'tokenizer' | 'chatTemplate'>
 
+/** Why a model does not open although its description is one that Nexus runs: its tokenizer, say, or a tensor it lacks. */
+async function whyNot(path: string): Promise<string | undefined> {
+  try {
+    await using _ = await openModel(path)
+    return undefined
+  } catch (error) {
+    const { message } = error as Error
+    return message.startsWith(`${path}: `) ? message.slice(path.length + 2) : message
+  }
+}
+
 /**
  * Facts of a model: a GGUF file, a Hugging Face folder or a safetensors file, of a family that Nexus runs or not.
  * @throws SyntaxError naming the file and what is wrong where.
  */
 export async function describeModel(path: string): Promise<ModelFacts> {
+  const facts = await readFacts(path)
+  if (!facts.opens) return facts
+  const why = await whyNot(path)
+  return why === undefined ? facts : { ...facts, opens: false, why }
+}
+
+async function readFacts(path: string): Promise<ModelFacts> {
   const fault = (error: unknown) => {
     const { message } = error as Error
     return error instanceof SyntaxError && !message.includes(path) ? new SyntaxError(`${path}: ${message}`) : error
@@ -105,6 +124,8 @@ async function describeFolder(folder: string): Promise<ModelFacts> {
   }
   try {
     const index = await optional(shardIndexName)
+    if (!index && !exists(join(folder, 'model.safetensors')) && exists(join(folder, 'pytorch_model.bin')))
+      throw new SyntaxError('it holds pytorch_model.bin, which is not read: get the model as safetensors or GGUF')
     const files = index
       ? await SafetensorsFiles.sharded(index, open)
       : await SafetensorsFiles.single(await open('model.safetensors')).catch((error: Error) => {

@@ -7,7 +7,7 @@ import { tokenizerFromGguf } from '../formats/gguf-tokenizer.ts'
 import { parseHuggingFaceConfig } from '../formats/hugging-face-config.ts'
 import type { ModelConfig } from '../formats/model-family.ts'
 import { SafetensorsFiles, shardIndexName } from '../formats/shards.ts'
-import { loadTokenizer, type Tokenizer } from '../formats/tokenizer.ts'
+import { asksForBos, loadTokenizer, type Tokenizer } from '../formats/tokenizer.ts'
 import { ggufWeights, ModelWeights } from '../formats/weights.ts'
 import { exists, FileSource, readBytes, readJson } from '../host/files.ts'
 
@@ -20,6 +20,8 @@ export interface OpenModel extends AsyncDisposable {
   readonly tokenizerJson: object
   /** What tokenizer_config.json holds, or would hold. */
   readonly settings: object
+  /** Id that the tokenizer puts in front of a text, where it does. */
+  readonly bosId?: number
   /** Where the model has one. */
   readonly chat?: ChatTemplate
 }
@@ -51,7 +53,9 @@ export async function openModel(path: string): Promise<OpenModel> {
       throw new SyntaxError(`the tokenizer has ${tokenizer.size} ids, the model ${config.vocabularySize}`)
     const template = chatTemplateOf(settings)
     const chat = template === undefined ? {} : { chat: new ChatTemplate(template, settings) }
-    return { ...parts, tokenizer, ...chat, [Symbol.asyncDispose]: close }
+    const starts = config.bosId !== undefined && asksForBos(tokenizerJson, settings)
+    const bos = starts ? { bosId: config.bosId } : {}
+    return { ...parts, tokenizer, ...bos, ...chat, [Symbol.asyncDispose]: close }
   } catch (error) {
     await close()
     const { message } = error as Error

@@ -41,8 +41,7 @@ export async function readBaseModel(path: string): Promise<BaseModel> {
     tensors.set(name, { dtype: 'F32', shape, data })
     beginnings.push(sha256(data.subarray(0, 4096)))
   }
-  const { config, tokenizer, chat, settings } = model
-  const bosId = asksForBos(model.tokenizerJson, settings) ? config.bosId : undefined
+  const { config, tokenizer, chat, settings, bosId } = model
   return {
     config,
     tensors,
@@ -53,13 +52,4 @@ export async function readBaseModel(path: string): Promise<BaseModel> {
     hash: sha256(JSON.stringify([config, beginnings])),
     encodingHash: sha256(JSON.stringify([model.tokenizerJson, settings])),
   }
-}
-
-/** Whether a tokenizer puts its first token in front of a text: by its settings, or by the template in its post-processor. */
-export function asksForBos(tokenizerJson: object, settings: object): boolean {
-  const { add_bos_token: asked, bos_token: token } = settings as { add_bos_token?: unknown; bos_token?: unknown }
-  if (typeof asked === 'boolean') return asked
-  const text = typeof token === 'object' ? (token as { content?: unknown } | null)?.content : token
-  const { post_processor: after } = tokenizerJson as { post_processor?: unknown }
-  return typeof text === 'string' && JSON.stringify(after ?? null).includes(JSON.stringify(text))
 }

@@ -64,6 +64,7 @@ test('exit codes and one line each: damage 1, wrong words 2', async () => {
   expect(broken.stderr).toMatch(/^nexus: .*broken\.gguf: Cannot read GGUF: .*\n$/)
   for (const [args, reason] of [
     [['show', 'nothing/here'], 'nexus pull nothing/here'],
+    [['show', './nothing.gguf'], 'none that was pulled.\n'],
     [['convert', teacher, 'x', '--to', 'q4'], 'Allowed choices are f16, bf16, f32, nf4, nf4-double, int8'],
     [['convert', teacher, 'x', '--to', 'f16', '--shard-size', 'big'], '5GB'],
     [['convert', teacher, '.', '--to', 'f16'], 'there already'],

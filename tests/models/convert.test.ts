@@ -173,6 +173,31 @@ test('facts of files: a folder, a GGUF file, a safetensors file, and kinds of la
   expect(await describeModel(strange)).toMatchObject({ opens: false, why: expect.stringContaining('"banana"') })
 })
 
+test('what would not open says so, and why', async () => {
+  const broken = async (name: string, change: (folder: string) => void) => {
+    const folder = join(work, name)
+    writeFamilyFolder(folder, familyConfigs.llama)
+    change(folder)
+    return describeModel(folder)
+  }
+  for (const [name, change, why] of [
+    ['no-tokenizer', (f) => rmSync(join(f, 'tokenizer.json')), /^Cannot read .*tokenizer\.json: it is not there$/],
+    ['odd-tokenizer', (f) => writeFileSync(join(f, 'tokenizer.json'), '{"model": 5}'), /^Cannot read tokenizer\.json/],
+    [
+      'more-layers',
+      (f) => writeFileSync(join(f, 'config.json'), JSON.stringify({ ...familyConfigs.llama, num_hidden_layers: 3 })),
+      /^Cannot load the model: .*layers\.2\./,
+    ],
+  ] as [string, (folder: string) => void, RegExp][]) {
+    expect(await broken(name, change)).toMatchObject({ opens: false, why: expect.stringMatching(why) })
+  }
+  const pickled = broken('pickled', (folder) => {
+    rmSync(join(folder, 'model.safetensors'))
+    writeFileSync(join(folder, 'pytorch_model.bin'), '')
+  })
+  await expect(pickled).rejects.toThrow(/pytorch_model\.bin, which is not read: .* safetensors/)
+})
+
 test('damage is one line that names the file and the place', async () => {
   const cut = (name: string, from: string, length: number) => {
     const path = join(work, name)

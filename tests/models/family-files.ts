@@ -28,7 +28,8 @@ export const familyConfigs: Readonly<Record<string, object>> = {
   },
 }
 
-const tokenizer = {
+/** A tokenizer.json of three tokens. */
+export const tokenizer = {
   ...{ version: '1.0', added_tokens: [], normalizer: null, pre_tokenizer: null, post_processor: null },
   decoder: { type: 'ByteLevel' },
   model: { type: 'BPE', unk_token: null, vocab: { a: 0, b: 1, ab: 2 }, merges: [['a', 'b']] },

