@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { UsageError } from '../core/errors.ts'
 import { exists } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
+import { resolveModel } from '../host/model-store.ts'
 import { finetune } from '../train/finetune.ts'
 import { type FinetunePlan, planFinetune } from '../train/finetune-plan.ts'
 import { type FinetuneSettings, finetuneDefaults as usual } from '../train/finetune-settings.ts'
@@ -30,13 +31,15 @@ export function registerFinetune(program: Command): void {
   program
     .command('finetune')
     .description('trains a low-rank adapter for a model on a data file, and writes it as PEFT reads it')
-    .requiredOption('--model <path>', 'Hugging Face folder or GGUF file of the base')
+    .requiredOption('--model <name>', 'the base: a Hugging Face folder, a GGUF file, or the name of a pulled model')
     .requiredOption('--data <file>', '.jsonl, .parquet or .txt: messages, ShareGPT, prompt and completion, or text')
     .requiredOption('--out <folder>', 'where the adapter, the log and the checkpoints go')
     .option('--rank <n>', 'rank of the updates', whole, usual.rank)
     .option('--alpha <a>', 'the updates are scaled by alpha / rank; twice the rank unless told', number)
     .option('--targets <names>', 'linear layers, with commas: q_proj,v_proj; all unless told', names, [])
-    .addOption(new Option('--base <storage>', 'nf4 is QLoRA').choices(['f32', 'nf4']).default(usual.base))
+    .addOption(
+      new Option('--base <storage>', 'of the base’s linear layers; nf4 is QLoRA').choices(storages).default(usual.base),
+    )
     .option('--lr <rate>', 'highest learning rate', number, usual.lr)
     .addOption(new Option('--schedule <name>').choices(Object.keys(schedules)).default(usual.schedule))
     .option('--warmup <share>', 'share of the steps over which the rate rises', number, usual.warmup)
@@ -67,6 +70,8 @@ export function registerFinetune(program: Command): void {
     .action(run)
 }
 
+const storages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8'] as const
+
 /** An integer from the command line, 0 or larger. */
 function whole(text: string): number {
   const value = number(text)
@@ -81,7 +86,8 @@ function names(text: string): string[] {
 async function run(options: Options): Promise<void> {
   const { model, data, out, json = false } = options
   const output = makeOutput(json)
-  for (const path of [model, data, ...(options.chatTemplate ? [options.chatTemplate] : [])])
+  await resolveModel(model)
+  for (const path of [data, ...(options.chatTemplate ? [options.chatTemplate] : [])])
     if (!exists(path)) throw new UsageError(`Cannot finetune: there is no ${path}`)
   const settings = settingsOf(options)
   const chatTemplate = options.chatTemplate && (await readFile(options.chatTemplate, 'utf8'))

@@ -26,12 +26,16 @@ export interface FinetunePlan {
  */
 export async function planFinetune(options: FinetuneOptions): Promise<FinetunePlan> {
   const { gpu, settings } = options
-  const base = await openBase(options)
+  await using base = await openBase(options)
   checkFinetune(settings, base.config)
   await using rows = await openRows(options, base, startOfDay())
-  using bench = new FinetuneBench(gpu, base, rows, settings)
+  using bench = await FinetuneBench.open(options, base, rows)
   const residentBytes = gpu.memory.liveBytes
-  const pass = (step: Step) => bench.fullPass(step)
+  const pass = (step: Step) => {
+    const loss = bench.largest(step)
+    step.backward(loss)
+    return loss
+  }
   const { peakBytes } = gpu.expectRoom('finetune', pass)
   let seconds = 0
   // The first pass compiles the kernels; the second is the measure.

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { type DecoderConfig, type LinearName, linearShapes } from '../formats/model-config.ts'
+import type { WeightStorage } from '../models/decoder-weights.ts'
 import type { ScheduleName } from './schedule.ts'
 
 /** Every number that a fine-tuning run can be tuned by. A run that goes on must have the same. */
@@ -11,7 +12,7 @@ export interface FinetuneSettings {
   /** Linear layers to update, by the ends of their names (`q_proj`); all unless told. */
   readonly targets: readonly string[]
   /** How the base is held. */
-  readonly base: 'f32' | 'nf4'
+  readonly base: WeightStorage
   readonly lr: number
   readonly schedule: ScheduleName
   /** Share of the steps over which the rate rises. */

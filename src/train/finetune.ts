@@ -42,7 +42,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   if (options.fresh)
     for (const name of ['finetune.json', 'log.jsonl', 'checkpoints', 'data', ...adapterFiles])
       await removeFolder(join(out, name))
-  const base = await openBase(options)
+  await using base = await openBase(options)
   checkFinetune(settings, base.config)
   const record = join(out, 'finetune.json')
   const before = exists(record) ? runSchema.parse(await readJson(record)) : undefined
@@ -57,10 +57,8 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   const found = await store.latest()
   const saved = found && takeApart(found)
   const log = await TrainLog.resume(join(out, 'log.jsonl'), saved?.step ?? 0)
-  using bench = new FinetuneBench(gpu, base, rows, settings, saved)
+  using bench = await FinetuneBench.open(options, base, rows, saved)
   const { steps } = bench
-  // The first batch may have short rows: what will not fit is said before anything is run.
-  gpu.expectRoom('finetune', (step) => void bench.fullPass(step))
   const stopper = new EarlyStop(settings.patience, saved?.stopper)
   const schedule = schedules[settings.schedule]({
     ...{ lr: settings.lr, steps, warmup: Math.ceil(settings.warmup * steps) },
@@ -85,7 +83,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
     if (step.step === 0) first = step.loss
     last = step.loss
     const evaluates = bench.data.sizes.eval > 0 && (done % settings.evalEvery === 0 || done === steps)
-    const evaluation = evaluates ? await bench.evaluate(gpu) : undefined
+    const evaluation = evaluates ? await bench.evaluate() : undefined
     if (evaluation !== undefined) evaluated = { 'held out': evaluation.toFixed(4) }
     await log.add({ ...step, tokens: current.used, ...(evaluates && { evaluation }) })
     const stop = evaluation !== undefined && stopper.add(evaluation)
@@ -99,13 +97,16 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
         accumulate: { parts: settings.accumulate, parameters: [...bench.adapter.parameters.values()] },
         async prepare(index) {
           current = await bench.data.step(index)
+          bench.optimiser.begin(schedule(index))
           started = performance.now()
         },
-        loss(step, _, part) {
-          const total = bench.loss(step, current.parts[part], current.total)
+        feed: (_, part) => bench.feed(current.parts[part], current.total),
+        largest: (step) => bench.largest(step),
+        loss(step) {
+          const total = bench.loss(step)
           return { total, terms: { loss: total } }
         },
-        update: (step, gradients, index) => bench.optimiser.update(step, gradients, schedule(index)),
+        update: (step, gradients) => bench.optimiser.update(step, gradients),
         describe: (index) => bench.data.places(index),
         figures: () => ({
           ...evaluated,

@@ -1,6 +1,6 @@
 import type { FloatType } from '../core/dtype.ts'
 import { accumulate } from '../kernels/centre.ts'
-import { cast } from '../kernels/copy.ts'
+import { cast, copy } from '../kernels/copy.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Gradients, Step } from '../runtime/step.ts'
@@ -19,16 +19,18 @@ export class GradientSum implements Disposable {
     this.#scope = gpu.scope('gradient sum')
   }
 
-  /** Adds the gradients of all parameters that `gradients` reached. */
-  add(step: Step, gradients: Gradients): void {
+  /**
+   * Adds the gradients of all parameters that `gradients` reached; every part of a step must reach the same.
+   * @param first whether the sums begin with these.
+   */
+  add(step: Step, gradients: Gradients, first: boolean): void {
     for (const parameter of this.#parameters) {
       if (!gradients.has(parameter)) continue
-      let sum = this.#sums.get(parameter)
-      if (!sum) {
-        sum = this.#scope.filled('f32', parameter.shape, 0, `${parameter.label} gradient`)
-        this.#sums.set(parameter, sum)
-      }
-      accumulate(step, sum, gradients.get(parameter))
+      const gradient = gradients.get(parameter)
+      const sum = this.#sums.get(parameter) ?? this.#scope.empty('f32', parameter.shape, `${parameter.label} gradient`)
+      this.#sums.set(parameter, sum)
+      if (first) copy(step, cast(step, gradient, 'f32'), sum)
+      else accumulate(step, sum, gradient)
     }
   }
 
