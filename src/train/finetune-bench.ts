@@ -5,6 +5,7 @@ import { Random } from '../core/random.ts'
 import type { PackedBatch } from '../data/packed-batch.ts'
 import type { LinearName } from '../formats/model-config.ts'
 import { type LoraModule, writePeft } from '../formats/peft.ts'
+import { fuseModules } from '../formats/peft-fused.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import { mul } from '../kernels/elementwise.ts'
@@ -130,7 +131,7 @@ export class FinetuneBench implements Disposable {
       const b = tensors.get(name.replace('lora_A', 'lora_B'))
       if (module && b) modules.push({ module, a, b, rank: a.shape[0], scale })
     }
-    return writePeft(modules, { ranks: 'native', layers, baseModel })
+    return writePeft(fuseModules(modules, this.#model.config), { ranks: 'native', layers, baseModel })
   }
 
   [Symbol.dispose](): void {
