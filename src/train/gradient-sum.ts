@@ -10,13 +10,13 @@ import type { GradientSource } from './optimiser.ts'
 /** Gradients of several backward passes, added in f32 in the order in which they come. */
 export class GradientSum implements Disposable {
   readonly #scope: Scope
-  readonly #parameters: readonly Tensor<FloatType>[]
-  readonly #sums = new Map<Tensor, Tensor<'f32'>>()
+  readonly #sums: ReadonlyMap<Tensor<FloatType>, Tensor<'f32'>>
+  readonly #reached = new Set<Tensor>()
 
   /** @param parameters whose gradients are wanted. */
   constructor(gpu: Gpu, parameters: readonly Tensor<FloatType>[]) {
-    this.#parameters = parameters
     this.#scope = gpu.scope('gradient sum')
+    this.#sums = new Map(parameters.map((p) => [p, this.#scope.empty('f32', p.shape, `${p.label} gradient`)]))
   }
 
   /**
@@ -24,21 +24,20 @@ export class GradientSum implements Disposable {
    * @param first whether the sums begin with these.
    */
   add(step: Step, gradients: Gradients, first: boolean): void {
-    for (const parameter of this.#parameters) {
+    for (const [parameter, sum] of this.#sums) {
       if (!gradients.has(parameter)) continue
-      const gradient = gradients.get(parameter)
-      const sum = this.#sums.get(parameter) ?? this.#scope.empty('f32', parameter.shape, `${parameter.label} gradient`)
-      this.#sums.set(parameter, sum)
-      if (first) copy(step, cast(step, gradient, 'f32'), sum)
-      else accumulate(step, sum, gradient)
+      this.#reached.add(parameter)
+      if (first) copy(step, cast(step, gradients.get(parameter), 'f32'), sum)
+      else accumulate(step, sum, gradients.get(parameter))
     }
   }
 
   /** The sums, in the dtypes of their parameters; what had to be rounded lives as long as `step`. */
   of(step: Step): GradientSource {
     return {
-      has: (tensor) => this.#sums.has(tensor),
-      get: <D extends FloatType>(tensor: Tensor<D>) => cast(step, this.#sums.get(tensor)!, tensor.dtype),
+      has: (tensor) => this.#reached.has(tensor),
+      get: <D extends FloatType>(tensor: Tensor<D>) =>
+        cast(step, this.#sums.get(tensor as Tensor<FloatType>)!, tensor.dtype),
     }
   }
 
