@@ -40,6 +40,7 @@ export function registerFinetune(program: Command): void {
     .addOption(
       new Option('--base <storage>', 'of the base’s linear layers; nf4 is QLoRA').choices(storages).default(usual.base),
     )
+    .addOption(new Option('--precision <type>', 'of activations').choices(['f32', 'f16']).default(usual.precision))
     .option('--lr <rate>', 'highest learning rate', number, usual.lr)
     .addOption(new Option('--schedule <name>').choices(Object.keys(schedules)).default(usual.schedule))
     .option('--warmup <share>', 'share of the steps over which the rate rises', number, usual.warmup)
@@ -111,15 +112,11 @@ async function run(options: Options): Promise<void> {
   output.emit('result', result)
 }
 
+/** The settings among the options. */
 function settingsOf(options: Options): FinetuneSettings {
-  const { rank, alpha = 2 * rank, targets, base, lr, schedule, warmup, batch, accumulate, epochs, steps } = options
-  const { length, packing, seed, evalShare, evalEvery, patience, checkpointEvery, keep } = options
-  const { gradientCheckpoint, decay, clip, optimizerBits } = options
-  return {
-    ...{ rank, alpha, targets, base, lr, schedule, warmup, batch, accumulate, epochs, steps, length, packing, seed },
-    ...{ evalShare, evalEvery, patience, checkpointEvery, keep, gradientCheckpoint, decay, clip },
-    stateBits: optimizerBits === '8' ? 8 : 32,
-  }
+  const { alpha = 2 * options.rank, optimizerBits } = options
+  const given = Object.fromEntries(Object.keys(usual).map((name) => [name, options[name as keyof Options]]))
+  return { ...(given as unknown as FinetuneSettings), alpha, stateBits: optimizerBits === '8' ? 8 : 32 }
 }
 
 function showPlan(plan: FinetunePlan, output: Output): void {

@@ -1,16 +1,18 @@
 import { z } from 'zod'
 import { Adapter } from '../adapters/adapter.ts'
-import { GpuError } from '../core/errors.ts'
+import { GpuError, ResourceError } from '../core/errors.ts'
 import { Random } from '../core/random.ts'
 import type { PackedBatch } from '../data/packed-batch.ts'
-import type { LinearName } from '../formats/model-config.ts'
+import { type LinearName, linearShapes } from '../formats/model-config.ts'
 import { type LoraModule, writePeft } from '../formats/peft.ts'
 import { fuseModules } from '../formats/peft-fused.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import { mul } from '../kernels/elementwise.ts'
+import type { LoraPair } from '../kernels/lora.ts'
 import { sum } from '../kernels/reduce.ts'
 import { Decoder, type LinearUpdates } from '../models/decoder.ts'
+import { activationType } from '../models/decoder-weights.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
@@ -21,6 +23,7 @@ import type { EarlyStopState } from './early-stop.ts'
 import { emptyPacked, FinetuneData, fullBatch, type PackedBatchTensors, writePacked } from './finetune-data.ts'
 import type { FinetuneOptions } from './finetune-inputs.ts'
 import { checkFinetune, type FinetuneSettings } from './finetune-settings.ts'
+import { halfPair, lossFactor, scaleGradient } from './loss-scale.ts'
 import { Optimiser } from './optimiser.ts'
 import type { CachedRows } from './row-cache.ts'
 
@@ -32,7 +35,6 @@ export class FinetuneBench implements Disposable {
   readonly optimiser: Optimiser
   readonly #gpu: Gpu
   readonly #model: Decoder
-  readonly #updates: LinearUpdates
   readonly #settings: FinetuneSettings
   readonly #inputs: Scope
   /** Where batches are written, by their shapes. */
@@ -53,20 +55,16 @@ export class FinetuneBench implements Disposable {
     this.optimiser = new Optimiser(gpu, this.adapter.parameters, { decay, clip, stateBits })
     if (saved) this.optimiser.load(saved.part('optimiser/'))
     this.#inputs = gpu.scope('inputs')
-    const scale = settings.alpha / settings.rank
-    this.#updates = {
-      pairFor: (layer, linear) => {
-        const pair = this.adapter.pairFor(layer, linear)
-        return pair && { ...pair, scale }
-      },
-    }
   }
 
   /** Reads the base onto the GPU, and puts a new adapter on it or the one that was saved. */
   static async open(options: FinetuneOptions, base: BaseModel, rows: CachedRows, saved?: SavedFinetune) {
     const { gpu, settings, onProgress, signal } = options
     const data = new FinetuneData(rows, settings)
-    const load = { storage: settings.base, onProgress, ...(signal && { signal }) }
+    const precision = settings.precision === 'f16' ? { dtype: settings.precision } : {}
+    const load = { storage: settings.base, ...precision, onProgress, ...(signal && { signal }) }
+    if (activationType(load) === 'f16' && !gpu.capabilities.f16)
+      throw new ResourceError(`Cannot finetune in f16 on ${gpu.name}: it computes in f32 alone; give --precision f32`)
     const model = await Decoder.open(gpu, base.weights, load)
     return new FinetuneBench(gpu, model, data, settings, saved)
   }
@@ -87,9 +85,25 @@ export class FinetuneBench implements Disposable {
 
   /** Sum of the losses of a batch's tokens by their weights, f32 [1]; of the batch fed last unless told. */
   loss(step: Step, { ids, targets, weights, ranges }: PackedBatchTensors = this.#batch!): Tensor<'f32'> {
-    const options = { updates: this.#updates, checkpoint: this.#settings.gradientCheckpoint, ranges }
+    const { batch, length, accumulate, gradientCheckpoint } = this.#settings
+    const factor = this.#model.dtype === 'f16' ? lossFactor(batch * length * accumulate) : 1
+    const options = { updates: this.#updates(step, factor), checkpoint: gradientCheckpoint, ranges }
     const losses = this.#model.losses(step, this.#model.hidden(step, ids, options), targets)
-    return sum(step, mul(step, losses, weights))
+    return sum(step, mul(step, factor === 1 ? losses : scaleGradient(step, losses, factor), weights))
+  }
+
+  /** The adapter as the model's layers take it. */
+  #updates(step: Step, factor: number): LinearUpdates {
+    const { alpha, rank } = this.#settings
+    const { config, dtype } = this.#model
+    const pairs = new Map<string, LoraPair>()
+    for (let layer = 0; layer < config.layers; layer++)
+      for (const linear of Object.keys(linearShapes(config)) as LinearName[]) {
+        const pair = this.adapter.pairFor(layer, linear)
+        const scaled = pair && { ...pair, scale: alpha / rank }
+        if (scaled) pairs.set(`${layer}.${linear}`, dtype === 'f16' ? halfPair(step, scaled, factor) : scaled)
+      }
+    return { pairFor: (layer, linear) => pairs.get(`${layer}.${linear}`) }
   }
 
   /** The loss of a batch whose rows are full: what takes most memory. */

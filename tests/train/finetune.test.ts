@@ -7,6 +7,7 @@ import { Random } from '../../src/core/random.ts'
 import { type DecoderConfig, toHuggingFaceConfig } from '../../src/formats/model-config.ts'
 import { readPeft } from '../../src/formats/peft.ts'
 import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensors.ts'
+import { toFloat32 } from '../../src/formats/tensor.ts'
 import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
 import { writeJson } from '../../src/host/files.ts'
 import { randomTensors } from '../../src/models/decoder.ts'
@@ -191,3 +192,35 @@ test('a gradient that is not finite names the step and the lines that it came fr
     /^The loss of finetune is NaN at step 0 \(loss NaN\), first in the term loss; it learned from data\.jsonl:\d+, data\.jsonl:\d+: lower/,
   )
 }, 180_000)
+
+test(
+  'activations in f16 learn as those in f32 do, over bases of every kind',
+  () =>
+    withoutLeaks(async () => {
+      if (!gpu.capabilities.f16) return
+      const log = async (out: string) =>
+        (await read(out, 'log.jsonl'))
+          .toString()
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line) as { loss: number; gradientNorm: number })
+      for (const base of ['f32', 'nf4', 'nf4-double', 'int8'] as const) {
+        const common = { base, steps: 10, accumulate: 2, gradientCheckpoint: base === 'nf4' }
+        await run(`${base} full`, common)
+        await run(`${base} half`, { ...common, precision: 'f16' })
+        const [full, half] = [await log(`${base} full`), await log(`${base} half`)]
+        for (const [i, { loss }] of half.entries())
+          expect(Math.abs(loss / full[i].loss - 1), `${base} ${i}`).toBeLessThan(0.02)
+        expect(Math.abs(half[0].gradientNorm / full[0].gradientNorm - 1), base).toBeLessThan(0.01)
+        expect(half.at(-1)!.loss).toBeLessThan(0.7 * half[0].loss)
+      }
+      // Parameters stay f32: in f16 a rate this small would change nothing.
+      await run('slow', { precision: 'f16', lr: 1e-6, steps: 2, targets: ['q_proj'] })
+      const { tensors } = parseSafetensors(await read('slow'))
+      const b = [...tensors].find(([name]) => name.includes('lora_B'))![1]
+      const largest = Math.max(...toFloat32(b).map(Math.abs))
+      expect(largest).toBeGreaterThan(0)
+      expect(largest).toBeLessThan(1e-4)
+    }),
+  180_000,
+)
