@@ -121,6 +121,8 @@ function settingsOf(options: Options): FinetuneSettings {
 
 function showPlan(plan: FinetunePlan, output: Output): void {
   const { rows, residentBytes, passBytes } = plan
+  const { forward, backward, update } = plan.seconds
+  const seconds = (count: number) => `${count.toPrecision(3)} s`
   const cut = plan.cut > 0 ? `, ${plan.cut} cut off: give a larger --length to keep them` : ''
   output.print(
     table(
@@ -134,7 +136,9 @@ function showPlan(plan: FinetunePlan, output: Output): void {
           'memory',
           `${byteSize(residentBytes + passBytes)}: ${byteSize(residentBytes)} to stay, ${byteSize(passBytes)} a pass`,
         ],
-        ['time', `${duration(plan.seconds)}, ${duration(plan.secondsPerStep)} a step with full rows`],
+        ['disk', byteSize(plan.diskBytes)],
+        ['time', `${duration(plan.secondsInAll)}, ${duration(plan.secondsPerStep)} a step with full rows`],
+        ['a batch', `${seconds(forward)} forward, ${seconds(backward)} backward, ${seconds(update)} for the update`],
       ],
     ),
   )

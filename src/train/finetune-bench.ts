@@ -25,6 +25,7 @@ import type { FinetuneOptions } from './finetune-inputs.ts'
 import { checkFinetune, type FinetuneSettings } from './finetune-settings.ts'
 import { halfPair, lossFactor, scaleGradient } from './loss-scale.ts'
 import { Optimiser } from './optimiser.ts'
+import type { Replays } from './replays.ts'
 import type { CachedRows } from './row-cache.ts'
 
 /** Everything of a run that lives until it ends: base, adapter, optimiser and data. */
@@ -108,26 +109,27 @@ export class FinetuneBench implements Disposable {
 
   /** The loss of a batch whose rows are full: what takes most memory. */
   largest(step: Step): Tensor<'f32'> {
-    return this.#own(step, fullBatch(this.#settings), 1)
-  }
-
-  #own(step: Step, batch: PackedBatch, total: number): Tensor<'f32'> {
-    const tensors = emptyPacked(step, batch.rows, batch.tokens)
-    writePacked(this.#gpu, tensors, batch, total)
+    const full = fullBatch(this.#settings)
+    const tensors = emptyPacked(step, full.rows, full.tokens)
+    writePacked(this.#gpu, tensors, full, full.total)
     return this.loss(step, tensors)
   }
 
-  /** Mean loss of the learned tokens kept for evaluation, in nats. @throws GpuError when it is not finite. */
-  async evaluate(): Promise<number> {
+  /**
+   * Mean loss of the learned tokens kept for evaluation, in nats.
+   * @param replays of the training steps, whose memory it shares.
+   * @throws GpuError when it is not finite.
+   */
+  async evaluate(replays: Replays): Promise<number> {
     let nats = 0
     let learned = 0
-    this.optimiser.setTraining(false)
     for await (const batch of this.data.evaluation()) {
-      using step = this.#gpu.step({ label: 'evaluate' })
-      nats += await step.readNumber(this.#own(step, batch, 1))
+      const { sum } = await replays.run(`evaluate ${this.feed(batch, 1)}`, 'evaluate', (step) => ({
+        sum: step.withoutGradients(() => this.loss(step)),
+      }))
+      nats += sum[0]
       learned += batch.total
     }
-    this.optimiser.setTraining(true)
     if (!Number.isFinite(nats))
       throw new GpuError(
         `The loss of the rows kept for evaluation is ${nats} after step ${this.optimiser.steps}: lower the learning rate, ` +

@@ -11,6 +11,7 @@ import type { StepData } from './finetune-data.ts'
 import { type FinetuneOptions, openBase, openRows, startOfDay } from './finetune-inputs.ts'
 import { checkFinetune } from './finetune-settings.ts'
 import { type StepRecord, trainLoop } from './loop.ts'
+import { Replays } from './replays.ts'
 import { schedules } from './schedule.ts'
 import { TrainLog } from './train-log.ts'
 
@@ -58,6 +59,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   const saved = found && takeApart(found)
   const log = await TrainLog.resume(join(out, 'log.jsonl'), saved?.step ?? 0)
   using bench = await FinetuneBench.open(options, base, rows, saved)
+  using replays = new Replays(gpu)
   const { steps } = bench
   const stopper = new EarlyStop(settings.patience, saved?.stopper)
   const schedule = schedules[settings.schedule]({
@@ -83,7 +85,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
     if (step.step === 0) first = step.loss
     last = step.loss
     const evaluates = bench.data.sizes.eval > 0 && (done % settings.evalEvery === 0 || done === steps)
-    const evaluation = evaluates ? await bench.evaluate() : undefined
+    const evaluation = evaluates ? await bench.evaluate(replays) : undefined
     if (evaluation !== undefined) evaluated = { 'held out': evaluation.toFixed(4) }
     await log.add({ ...step, tokens: current.used, ...(evaluates && { evaluation }) })
     const stop = evaluation !== undefined && stopper.add(evaluation)
@@ -100,6 +102,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
           bench.optimiser.begin(schedule(index))
           started = performance.now()
         },
+        replays,
         feed: (_, part) => bench.feed(current.parts[part], current.total),
         largest: (step) => bench.largest(step),
         loss(step) {

@@ -47,6 +47,8 @@ export interface TrainLoop {
    * @returns the shape of the part: one recording is made for each.
    */
   feed?(index: number, part: number): string
+  /** What replays the steps, where other work shares its memory. */
+  readonly replays?: Replays
   /** Records the forward pass that takes most memory, where the first step's need not be it. @returns its loss. */
   largest?(step: Step): Tensor<'f32'>
   /**
@@ -76,7 +78,8 @@ export interface TrainLoop {
  */
 export async function trainLoop(run: TrainLoop): Promise<void> {
   const { task, gpu, from = 0, steps, accumulate } = run
-  using pieces = new Replays(gpu)
+  using own = run.replays ? undefined : new Replays(gpu)
+  const pieces = run.replays ?? own!
   using sum = accumulate && accumulate.parts > 1 ? new GradientSum(gpu, accumulate.parameters) : undefined
   if (from < steps) {
     await run.prepare?.(from)

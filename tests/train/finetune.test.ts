@@ -224,3 +224,29 @@ test(
     }),
   180_000,
 )
+
+test.each<Partial<FinetuneSettings>>([
+  {},
+  { gradientCheckpoint: true, stateBits: 8, rank: 32, alpha: 32 },
+  { base: 'nf4', batch: 4 },
+  { base: 'nf4', batch: 4, accumulate: 2, gradientCheckpoint: true, precision: 'f16' },
+  { accumulate: 3, packing: false },
+])(
+  'a run takes the memory of its plan: %o',
+  (change) =>
+    withoutLeaks(async () => {
+      if (change.precision === 'f16' && !gpu.capabilities.f16) return
+      const out = `memory ${JSON.stringify(change).replaceAll(/\W/g, ' ')}`
+      const wide = { length: 128, steps: 4, evalEvery: 2, ...change }
+      const before = gpu.memory.liveBytes
+      const plan = await planFinetune({
+        ...{ gpu, model, data, out: join(folder, out), settings: { ...settings, ...wide }, onProgress: () => {} },
+      })
+      const peak = gpu.watchPeak()
+      await run(out, wide)
+      const used = peak() - before
+      const planned = plan.residentBytes + plan.passBytes - before
+      expect(Math.abs(used / planned - 1), `${used} of ${planned}`).toBeLessThan(0.1)
+    }),
+  180_000,
+)
