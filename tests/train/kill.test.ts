@@ -8,10 +8,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
 
 // Runs that are killed at any moment end, when they are started again, with the bytes of one that was left alone.
-// NEXUS_KILLS=20 kills twenty runs of each kind, each a run of its own; here one run is killed five times.
+// NEXUS_KILLS=0-19 kills twenty runs of each kind, each a run of its own; here one run is killed five times.
 
 const root = join(import.meta.dirname, '../..')
-const kills = Number(process.env.NEXUS_KILLS ?? 0)
+const [first, last] = (process.env.NEXUS_KILLS ?? '0--1').split(/(?<=\d)-/).map(Number)
+const kills = last - first + 1
 let folder: string
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'nexus-kill-'))
@@ -26,15 +27,16 @@ interface Moment {
   readonly milliseconds: number
 }
 
-/** Moments of all kinds in turn, drawn with a seed. */
-function moments(count: number): Moment[] {
+/** Moments of all kinds in turn, drawn with a seed: `begin` to `end` of them. */
+function moments(begin: number, end: number): Moment[] {
   const random = new Random(17)
   const kinds = ['checkpoint', 'step', 'log', 'start', 'result'] as const
   const longest = { checkpoint: 4, step: 150, log: 2, start: 1500, result: 3 }
-  return Array.from({ length: count }, (_, i) => {
+  const all = Array.from({ length: end }, (_, i) => {
     const after = kinds[i % kinds.length]
     return { after, milliseconds: random.uniform() * longest[after] }
   })
+  return all.slice(begin)
 }
 
 /** What a command's files are called. */
@@ -117,7 +119,7 @@ const finetune: Command = {
 test('a fine-tuning run that is killed again and again ends as one that is left alone', async () => {
   const whole = join(folder, 'whole')
   await run(finetune, whole)
-  const all = moments(Math.max(5, kills))
+  const all = kills > 0 ? moments(first, last + 1) : moments(0, 5)
   const runs = kills > 0 ? all.map((moment) => [moment]) : [all]
   let killed = 0
   for (const [i, own] of runs.entries()) {
@@ -156,7 +158,7 @@ test.runIf(kills > 0)(
     await cp(before, whole, { recursive: true })
     await run(distil, whole)
     let killed = 0
-    for (const [i, moment] of moments(kills).entries()) {
+    for (const [i, moment] of moments(first, last + 1).entries()) {
       const out = join(folder, `distilled ${i}`)
       await cp(before, out, { recursive: true })
       const hit = await run(distil, out, moment)
