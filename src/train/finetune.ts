@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { z } from 'zod'
-import { InterruptedError } from '../core/errors.ts'
+import { GpuError, InterruptedError } from '../core/errors.ts'
 import { writeSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import { exists, readJson, removeFolder, writeFileAtomic, writeJson } from '../host/files.ts'
@@ -10,7 +10,7 @@ import { FinetuneBench, takeApart } from './finetune-bench.ts'
 import type { StepData } from './finetune-data.ts'
 import { type FinetuneOptions, openBase, openRows, startOfDay } from './finetune-inputs.ts'
 import { checkFinetune } from './finetune-settings.ts'
-import { type StepRecord, trainLoop } from './loop.ts'
+import { type StepRecord, type StepTime, trainLoop } from './loop.ts'
 import { Replays } from './replays.ts'
 import { schedules } from './schedule.ts'
 import { TrainLog } from './train-log.ts'
@@ -70,6 +70,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   let [first, last] = [saved?.first ?? Number.NaN, saved?.last ?? Number.NaN]
   let current: StepData
   let started = performance.now()
+  let hostMilliseconds = 0
   let evaluated: Readonly<Record<string, string>> = {}
 
   const save = async (score?: number) => {
@@ -80,7 +81,8 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
     await store.save(done, writeSafetensors(tensors, { state }), score)
     savedAt = done
   }
-  const after = async (step: StepRecord) => {
+  const after = async (step: StepRecord, time: StepTime) => {
+    hostMilliseconds = time.hostMilliseconds
     done = step.step + 1
     if (step.step === 0) first = step.loss
     last = step.loss
@@ -114,11 +116,13 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
         figures: () => ({
           ...evaluated,
           'tokens/s': ((1000 * current.used) / (performance.now() - started)).toFixed(0),
+          host: `${hostMilliseconds.toFixed(0)} ms`,
           memory: `${Math.ceil(gpu.memory.peakBytes / 2 ** 20)} MiB`,
         }),
       })
     } catch (error) {
       if (error instanceof InterruptedError && done > savedAt) await save()
+      if (error instanceof GpuError && savedAt > 0) error.message += `. The checkpoint of step ${savedAt} is kept`
       throw error
     }
 
@@ -137,12 +141,19 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
 
 const adapterFiles = ['adapter_model.safetensors', 'adapter_config.json'] as const
 
+/** What is compared by its hash, in words. */
+const hashed: Readonly<Record<string, string>> = {
+  model: 'the hash of the base model (configuration and weights)',
+  encoding: 'the hash of the tokenizer and the chat template',
+  data: 'the hash of the data',
+}
+
 /** @throws RangeError naming the first setting that differs from those that the run in `out` began with. */
 function expectSame(out: string, before: Readonly<Record<string, unknown>>, now: Readonly<Record<string, unknown>>) {
   for (const [name, value] of Object.entries(now))
     if (JSON.stringify(before[name]) !== JSON.stringify(value))
       throw new RangeError(
-        `Cannot go on with the run in ${out}: ${name} was ${JSON.stringify(before[name])} and is now ` +
+        `Cannot go on with the run in ${out}: ${hashed[name] ?? name} was ${JSON.stringify(before[name])} and is now ` +
           `${JSON.stringify(value)}. Give what it began with, another folder, or --fresh`,
       )
 }
