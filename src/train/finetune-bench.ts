@@ -10,7 +10,7 @@ import { parseSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import { mul } from '../kernels/elementwise.ts'
 import type { LoraPair } from '../kernels/lora.ts'
-import { sum } from '../kernels/reduce.ts'
+import { rowSum, sum } from '../kernels/reduce.ts'
 import { Decoder, type LinearUpdates } from '../models/decoder.ts'
 import { activationType } from '../models/decoder-weights.ts'
 import type { Gpu } from '../runtime/gpu.ts'
@@ -84,13 +84,14 @@ export class FinetuneBench implements Disposable {
     return shape
   }
 
-  /** Sum of the losses of a batch's tokens by their weights, f32 [1]; of the batch fed last unless told. */
-  loss(step: Step, { ids, targets, weights, ranges }: PackedBatchTensors = this.#batch!): Tensor<'f32'> {
+  /** Sum of the losses of a batch's tokens by their weights, f32 [1], and of each row, f32 (B); of the batch fed last unless told. */
+  loss(step: Step, { ids, targets, weights, ranges }: PackedBatchTensors = this.#batch!) {
     const { batch, length, accumulate, gradientCheckpoint } = this.#settings
     const factor = this.#model.dtype === 'f16' ? lossFactor(batch * length * accumulate) : 1
     const options = { updates: this.#updates(step, factor), checkpoint: gradientCheckpoint, ranges }
     const losses = this.#model.losses(step, this.#model.hidden(step, ids, options), targets)
-    return sum(step, mul(step, factor === 1 ? losses : scaleGradient(step, losses, factor), weights))
+    const weighed = mul(step, factor === 1 ? losses : scaleGradient(step, losses, factor), weights)
+    return { total: sum(step, weighed), rows: step.withoutGradients(() => rowSum(step, weighed)) }
   }
 
   /** The adapter as the model's layers take it. */
@@ -112,7 +113,7 @@ export class FinetuneBench implements Disposable {
     const full = fullBatch(this.#settings)
     const tensors = emptyPacked(step, full.rows, full.tokens)
     writePacked(this.#gpu, tensors, full, full.total)
-    return this.loss(step, tensors)
+    return this.loss(step, tensors).total
   }
 
   /**
@@ -125,7 +126,7 @@ export class FinetuneBench implements Disposable {
     let learned = 0
     for await (const batch of this.data.evaluation()) {
       const { sum } = await replays.run(`evaluate ${this.feed(batch, 1)}`, 'evaluate', (step) => ({
-        sum: step.withoutGradients(() => this.loss(step)),
+        sum: step.withoutGradients(() => this.loss(step).total),
       }))
       nats += sum[0]
       learned += batch.total

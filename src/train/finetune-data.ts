@@ -54,9 +54,9 @@ class Split {
     return packBatch(await Promise.all(rows), this.#length)
   }
 
-  /** Where the rows of a batch came from. */
-  places(index: number): string[] {
-    return this.order.batch(index).flatMap((row) => row.map((i) => this.#rows.place(this.#chosen[i])))
+  /** Where the sequences of each row of a batch came from. */
+  places(index: number): string[][] {
+    return this.order.batch(index).map((row) => row.map((i) => this.#rows.place(this.#chosen[i])))
   }
 }
 
@@ -108,11 +108,10 @@ export class FinetuneData {
     return { parts, total: sum(({ total }) => total), used: sum(({ used }) => used) }
   }
 
-  /** `data.jsonl:3, data.jsonl:17`: where the rows of step `index` came from. */
-  places(index: number): string {
-    return this.#batches(index)
-      .flatMap((batch) => this.#train.places(batch))
-      .join(', ')
+  /** `data.jsonl:3, data.jsonl:17`: where rows of step `index`, counted over its batches, came from; all unless told. */
+  places(index: number, rows?: readonly number[]): string {
+    const all = this.#batches(index).flatMap((batch) => this.#train.places(batch))
+    return (rows ? rows.map((row) => all[row]) : all).flat().join(', ')
   }
 
   /** The batches to score, each row once. */

@@ -108,11 +108,11 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
         feed: (_, part) => bench.feed(current.parts[part], current.total),
         largest: (step) => bench.largest(step),
         loss(step) {
-          const total = bench.loss(step)
-          return { total, terms: { loss: total } }
+          const { total, rows } = bench.loss(step)
+          return { total, terms: { loss: total }, rows }
         },
         update: (step, gradients) => bench.optimiser.update(step, gradients),
-        describe: (index) => bench.data.places(index),
+        describe: (index, rows) => bench.data.places(index, rows),
         figures: () => ({
           ...evaluated,
           'tokens/s': ((1000 * current.used) / (performance.now() - started)).toFixed(0),

@@ -6,12 +6,14 @@ import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { GradientSum } from './gradient-sum.ts'
 import type { GradientSource } from './optimiser.ts'
-import { Replays, type Values } from './replays.ts'
+import { type Outputs, Replays, type Values } from './replays.ts'
 
 /** A loss with the terms that it is made of, each f32 [1]. */
 export interface Loss {
   readonly total: Tensor<'f32'>
   readonly terms: Readonly<Record<string, Tensor<'f32'>>>
+  /** f32 (B): what each row of the batch adds, so that one which is not finite can be named. */
+  readonly rows?: Tensor<'f32'>
 }
 
 /** What one step of training did. */
@@ -62,8 +64,11 @@ export interface TrainLoop {
   lr(index: number): number
   /** Called after each step; may save a checkpoint. The run ends when it gives 'stop'. */
   after?(record: StepRecord, time: StepTime): unknown
-  /** What step `index` learns from, in words for the message of a loss that is not finite. */
-  describe?(index: number): string
+  /**
+   * What step `index` learns from, in words for the message of a loss that is not finite.
+   * @param rows those whose loss is not, counted over all parts; all rows unless told.
+   */
+  describe?(index: number, rows?: readonly number[]): string
   readonly onProgress: OnProgress
   /** More figures worth watching, rounded for reading. */
   figures?(record: StepRecord): Readonly<Record<string, string>>
@@ -95,7 +100,6 @@ export async function trainLoop(run: TrainLoop): Promise<void> {
     const started = performance.now()
     pieces.hostMilliseconds = 0
     const record = await (sum ? summedStep(run, pieces, sum, index) : plainStep(run, pieces, index))
-    checkFinite(run, record)
     const milliseconds = performance.now() - started
     const verdict = await run.after?.(record, { milliseconds, hostMilliseconds: pieces.hostMilliseconds })
     run.onProgress({
@@ -110,13 +114,19 @@ export async function trainLoop(run: TrainLoop): Promise<void> {
 }
 
 /** The names of what a step gives beside its terms; a term may be called the same. */
-const [totalName, clipName] = ['', 'clip factor and norm']
+const [totalName, clipName, rowsName] = ['', 'clip factor and norm', 'loss of each row']
+const ownNames: readonly string[] = [totalName, clipName, rowsName]
+
+/** What is read of a loss. */
+function outputsOf({ total, terms, rows }: Loss): Outputs {
+  return { ...terms, [totalName]: total, ...(rows && { [rowsName]: rows }) }
+}
 
 async function plainStep(run: TrainLoop, pieces: Replays, index: number): Promise<StepRecord> {
   const values = await pieces.run(run.feed?.(index, 0), run.task, (step) => {
-    const { total, terms } = run.loss(step, index, 0)
-    const clip = run.update(step, step.backward(total), index)
-    return { ...terms, [totalName]: total, [clipName]: clip }
+    const loss = run.loss(step, index, 0)
+    const clip = run.update(step, step.backward(loss.total), index)
+    return { ...outputsOf(loss), [clipName]: clip }
   })
   return recordOf(run, index, [values], values[clipName][1])
 }
@@ -128,9 +138,9 @@ async function summedStep(run: TrainLoop, pieces: Replays, sum: GradientSum, ind
     const key = shape === undefined ? undefined : `${part === 0 ? 'first' : 'further'} ${shape}`
     parts.push(
       await pieces.run(key, run.task, (step) => {
-        const { total, terms } = run.loss(step, index, part)
-        sum.add(step, step.backward(total), part === 0)
-        return { ...terms, [totalName]: total }
+        const loss = run.loss(step, index, part)
+        sum.add(step, step.backward(loss.total), part === 0)
+        return outputsOf(loss)
       }),
     )
   }
@@ -140,23 +150,33 @@ async function summedStep(run: TrainLoop, pieces: Replays, sum: GradientSum, ind
   return recordOf(run, index, parts, clip[1])
 }
 
-/** The record of a step from the values of its parts. */
+/**
+ * The record of a step from the values of its parts.
+ * @throws GpuError when it is not finite.
+ */
 function recordOf(run: TrainLoop, step: number, parts: readonly Values[], gradientNorm: number): StepRecord {
   const total = (name: string) => parts.reduce((sum, values) => sum + values[name][0], 0)
-  const names = Object.keys(parts[0]).filter((name) => name !== totalName && name !== clipName)
+  const names = Object.keys(parts[0]).filter((name) => !ownNames.includes(name))
   const terms = Object.fromEntries(names.map((name) => [name, total(name)]))
-  return { step, lr: run.lr(step), loss: total(totalName), gradientNorm, terms }
+  const record = { step, lr: run.lr(step), loss: total(totalName), gradientNorm, terms }
+  const rows = parts.flatMap((values) => [...(values[rowsName] ?? [])])
+  checkFinite(
+    run,
+    record,
+    [...rows.keys()].filter((row) => !Number.isFinite(rows[row])),
+  )
+  return record
 }
 
 /** @throws GpuError naming the step, the first term that is not finite, all terms, and the data. */
-function checkFinite(run: TrainLoop, { step, loss, gradientNorm, terms }: StepRecord): void {
+function checkFinite(run: TrainLoop, { step, loss, gradientNorm, terms }: StepRecord, rows: readonly number[]): void {
   if (Number.isFinite(loss) && Number.isFinite(gradientNorm)) return
   const shown = Object.entries(terms).map(([name, value]) => `${name} ${value}`)
   const first = Object.keys(terms).find((name) => !Number.isFinite(terms[name]))
   const what = Number.isFinite(loss)
     ? `The gradient's norm of ${run.task} is ${gradientNorm}`
     : `The loss of ${run.task} is ${loss}`
-  const data = run.describe ? `; it learned from ${run.describe(step)}` : ''
+  const data = run.describe ? `; it learned from ${run.describe(step, rows.length > 0 ? rows : undefined)}` : ''
   throw new GpuError(
     `${what} at step ${step} (${shown.join(', ')})${first === undefined ? '' : `, first in the term ${first}`}${data}: ` +
       'lower the learning rate, or look at the data of this step',

@@ -195,6 +195,36 @@ test('a gradient that is not finite names the step and the lines that it came fr
   )
 }, 180_000)
 
+test('a row whose loss is not finite is named alone, and the checkpoint before it is kept', async () => {
+  const torn = join(folder, 'torn')
+  const untied = { ...config, tiedHead: false }
+  const tensors = randomTensors(untied, new Random(1), 0.15)
+  const embedding = tensors.get('model.embed_tokens.weight')!
+  const { model: bpe } = JSON.parse(await readFile(join(model, 'tokenizer.json'), 'utf8')) as {
+    model: { vocab: Record<string, number> }
+  }
+  embedding.data.set(new Uint8Array(Float32Array.of(Number.NaN).buffer), 4 * bpe.vocab.z * config.width)
+  await writeJson(join(torn, 'config.json'), toHuggingFaceConfig(untied, 'float32'))
+  for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+    await writeJson(join(torn, name), JSON.parse(await readFile(join(model, name), 'utf8')))
+  await writeFile(join(torn, 'model.safetensors'), writeSafetensors(tensors, { format: 'pt' }))
+  const texts = ['aaaa', 'bbbb', 'cccc', 'dddd', 'azza', 'eeee']
+  const path = join(folder, 'rows.jsonl')
+  await writeFile(path, texts.map((text) => JSON.stringify({ text })).join('\n'))
+  const train = (out: string, change: Partial<FinetuneSettings>) =>
+    finetune({
+      ...{ gpu, model: torn, data: path, out: join(folder, out), onProgress: () => {} },
+      settings: { ...settings, packing: false, evalShare: 0, ...change },
+    }).then(
+      () => '',
+      (error: Error) => error.message,
+    )
+  const alone = await train('torn alone', { batch: 1, steps: 6, checkpointEvery: 1, seed: 6 })
+  expect(alone).toMatch(/^The loss of finetune is NaN at step [1-5] .*; it learned from rows\.jsonl:5: lower/)
+  expect(alone).toContain(`The checkpoint of step ${/at step (\d)/.exec(alone)![1]} is kept`)
+  expect(await train('torn parts', { batch: 2, accumulate: 3, steps: 1 })).toContain('from rows.jsonl:5: lower')
+}, 180_000)
+
 test(
   'activations in f16 learn as those in f32 do, over bases of every kind',
   () =>
@@ -206,7 +236,7 @@ test(
           .trim()
           .split('\n')
           .map((line) => JSON.parse(line) as { loss: number; gradientNorm: number })
-      for (const base of ['f32', 'nf4', 'nf4-double', 'int8'] as const) {
+      for (const base of ['f32', 'nf4'] as const) {
         const common = { base, steps: 10, accumulate: 2, gradientCheckpoint: base === 'nf4' }
         await run(`${base} full`, common)
         await run(`${base} half`, { ...common, precision: 'f16' })
