@@ -1,6 +1,6 @@
 // Times a training step of LoRA and of QLoRA at SmolLM2's widths: forward, backward and update apart, against the ceilings
 // of the adapter, with the host's share recorded and replayed:
-//   node bench/training.ts [--layers 4] [--batch 2] [--tokens 64] [--rounds 5] [--torch python3]
+//   node bench/training.ts [--layers 4] [--batch 2] [--tokens 64] [--rounds 5] [--vocabulary 49152] [--torch python3]
 // --torch runs the same step in PyTorch and PEFT on the processor, for scale.
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -27,13 +27,22 @@ const { values: options } = parseArgs({
     batch: { type: 'string', default: '2' },
     tokens: { type: 'string', default: '64' },
     rounds: { type: 'string', default: '5' },
+    vocabulary: { type: 'string', default: '49152' },
     torch: { type: 'string' },
   },
 })
 const [layers, batch, tokens, rounds] = [options.layers, options.batch, options.tokens, options.rounds].map(Number)
 const rank = 16
 const config = {
-  ...{ vocabularySize: 49152, width: 576, layers, heads: 9, kvHeads: 3, headSize: 64, ffnWidth: 1536 },
+  ...{
+    vocabularySize: Number(options.vocabulary),
+    width: 576,
+    layers,
+    heads: 9,
+    kvHeads: 3,
+    headSize: 64,
+    ffnWidth: 1536,
+  },
   ...{ normEps: 1e-5, ropeTheta: 1e5, contextLength: 8192, tiedHead: true, eosId: 0 },
 }
 
@@ -110,6 +119,7 @@ async function measure(gpu: Gpu, storage: WeightStorage, most: Ceilings): Promis
       median(times.replayed.host).toFixed(1),
     ])
     before = ms
+    process.stderr.write(`${lines.at(-1)!.join('  ')}\n`)
   }
   scope[Symbol.dispose]()
   return lines
@@ -137,7 +147,7 @@ const header = [
 console.log(table(header, lines))
 if (options.torch) {
   const script = join(import.meta.dirname, 'peers/torch-step.py')
-  const sizes = [layers, batch, tokens, rounds, rank].map(String)
+  const sizes = [layers, batch, tokens, rounds, rank, config.vocabularySize].map(String)
   console.log('For scale, on the processor and not on this adapter:')
   console.log(execFileSync(options.torch, [script, ...sizes], { encoding: 'utf8' }).trim())
 }
