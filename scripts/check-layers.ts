@@ -11,6 +11,7 @@ const allowed: Record<string, readonly string[]> = {
   core: [],
   host: ['core'],
   formats: ['core'],
+  grammar: [],
   data: ['core', 'formats'],
   runtime: ['core', 'host'],
   kernels: ['core', 'runtime'],
@@ -19,16 +20,16 @@ const allowed: Record<string, readonly string[]> = {
   adapters: ['core', 'formats', 'runtime', 'kernels', 'models'],
   train: ['core', 'host', 'formats', 'data', 'runtime', 'kernels', 'models', 'adapters'],
   bundle: ['core', 'formats'],
-  inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
+  inference: ['core', 'formats', 'grammar', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
   distill: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
   cli: [
     ...['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle', 'inference'],
-    ...['distill', 'demo'],
+    ...['grammar', 'distill', 'demo'],
   ],
 }
 /** Rooms that a browser runs: they name no module of Node. */
-const browserRooms = ['core', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference']
+const browserRooms = ['core', 'formats', 'grammar', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference']
 const mostLines = 400
 const webgpuCalls =
   /\bnavigator\.gpu\b|\.requestDevice\(|\.create(Buffer|ComputePipeline|ComputePipelineAsync|ShaderModule|BindGroup|Sampler|Texture|QuerySet)\(/
