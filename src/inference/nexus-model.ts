@@ -13,13 +13,11 @@ import { embedding } from '../kernels/embedding.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { Engine } from './engine.ts'
-import { type GenerateOptions, generateText } from './generate.ts'
+import { type Finish, generateText, type TextOptions } from './generate.ts'
 
 /** What to answer. */
-export interface PromptOptions extends Omit<GenerateOptions, 'updates'> {
+export interface PromptOptions extends Omit<TextOptions, 'updates'> {
   readonly prompt: string
-  /** Strings that end the answer; they are not part of it. */
-  readonly stop?: readonly string[]
   /** The adapter to use; the router chooses unless told. */
   readonly capability?: string
 }
@@ -38,6 +36,8 @@ export interface Answer {
   readonly chosenBy: 'caller' | 'router'
   readonly tokens: number
   readonly tokensPerSecond: number
+  /** Why it ended: with a schema, an answer that ended by `length` is not whole. */
+  readonly finish: Finish
 }
 
 /**
@@ -110,18 +110,20 @@ export class NexusModel implements Disposable {
     const { stream, capability, chosenBy } = await this.#begin(options)
     let text = ''
     let tokens = 0
+    let finish: Finish = 'stop'
     for await (const piece of stream) {
       text += piece.text
       tokens = piece.tokens
+      finish = piece.finish ?? finish
     }
     const seconds = (performance.now() - started) / 1000
-    return { text, capability, chosenBy, tokens, tokensPerSecond: tokens / seconds }
+    return { text, capability, chosenBy, tokens, tokensPerSecond: tokens / seconds, finish }
   }
 
   /** The same, piece by piece as it is made. */
   async *stream(options: PromptOptions): AsyncGenerator<string> {
     const { stream } = await this.#begin(options)
-    for await (const { text } of stream) yield text
+    for await (const { text } of stream) if (text !== '') yield text
   }
 
   /**

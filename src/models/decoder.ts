@@ -19,6 +19,7 @@ import { embedding } from '../kernels/embedding.ts'
 import { headCrossEntropy } from '../kernels/head-loss.ts'
 import type { Int8Weight } from '../kernels/int8.ts'
 import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
+import { type LoraStack, loraBatch } from '../kernels/lora-batch.ts'
 import { linear } from '../kernels/matmul.ts'
 import type { Nf4Weight } from '../kernels/nf4.ts'
 import { rmsNorm } from '../kernels/rms-norm.ts'
@@ -44,6 +45,14 @@ export interface LinearUpdates {
   pairFor(layer: number, linear: LinearName): LoraPair | undefined
 }
 
+/** Low-rank updates of several adapters in one batch: each row has the one that its id names. */
+export interface BatchUpdates {
+  /** u32 (B): numbers of adapters; `noAdapter` for none. */
+  readonly ids: Tensor<'u32'>
+  /** The updates of one linear layer by all adapters, or none. */
+  stackFor(layer: number, linear: LinearName): LoraStack | undefined
+}
+
 /**
  * Called with every named activation as it is recorded, in the order of the network. Names of layer n:
  * `n.attention.input`, `n.query` (before RoPE), `n.attention.mixed`, `n.ffn.input`, `n.ffn.hidden`, `n.output`; and
@@ -54,6 +63,8 @@ export type Observe = (name: string, activation: Tensor<FloatType>) => void
 /** What a forward pass is run with. */
 export interface ForwardOptions {
   readonly updates?: LinearUpdates
+  /** Updates that differ from row to row; in the place of `updates`. */
+  readonly batchUpdates?: BatchUpdates
   readonly observe?: Observe
   /** Layers to leave out, as an ablation does. */
   readonly skip?: ReadonlySet<number>
@@ -298,21 +309,23 @@ export class Decoder implements Disposable {
     layer: number,
     name: LinearName,
     input: Tensor<FloatType>,
-    { updates }: ForwardOptions,
+    { updates, batchUpdates }: ForwardOptions,
     residual?: Tensor<FloatType>,
   ): Tensor<FloatType> {
     const key = `model.layers.${layer}.${name}`
     const weight = this.#quantized.get(`${key}.weight`) ?? this.#weight(`${key}.weight`)
     const bias = this.parameters.get(`${key}.bias`)
     const pair = updates?.pairFor(layer, name)
+    const stack = batchUpdates?.stackFor(layer, name)
     // One base may be added where the product is made.
-    const inside = pair || !(weight instanceof Tensor) ? undefined : (residual ?? bias)
+    const inside = pair || stack || !(weight instanceof Tensor) ? undefined : (residual ?? bias)
     const y = pair
       ? loraLinear(step, input, weight, pair)
       : inside
         ? linear(step, input, weight as Tensor<FloatType>, { base: inside })
         : anyLinear(step, input, weight)
-    const biased = bias && inside !== bias ? addBias(step, y, bias) : y
+    const updated = stack ? loraBatch(step, y, input, stack, batchUpdates!.ids) : y
+    const biased = bias && inside !== bias ? addBias(step, updated, bias) : updated
     return residual && inside !== residual ? add(step, residual, biased) : biased
   }
 
