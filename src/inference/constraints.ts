@@ -15,8 +15,10 @@ export interface AnswerForm {
 const mostKept = 8
 
 interface Kept {
+  /** The ids of end tokens, which are no text even where they are spelled as one. */
+  readonly ends: string
   readonly vocabulary: Vocabulary
-  /** By their form, the vocabulary's size and its end tokens; the one used last is last. */
+  /** By their form and the number of logits; the one used last is last. */
   readonly constraints: Map<string, Constraint>
 }
 
@@ -37,12 +39,14 @@ export function constraintOf(
   if (schema !== undefined && choices !== undefined)
     throw new RangeError('Cannot follow a schema and choose among texts at once: put the texts into an enum')
   let own = kept.get(tokenizer)
-  if (!own) {
-    own = { vocabulary: new Vocabulary(tokenizer.bytes()), constraints: new Map() }
+  const ends = model.eosIds.join()
+  if (own?.ends !== ends) {
+    const bytes = tokenizer.bytes().map((each, id) => (model.eosIds.includes(id) ? undefined : each))
+    own = { ends, vocabulary: new Vocabulary(bytes), constraints: new Map() }
     kept.set(tokenizer, own)
   }
   const { vocabulary, constraints } = own
-  const key = JSON.stringify([schema, choices, model.vocabularySize, model.eosIds])
+  const key = JSON.stringify([schema, choices, model.vocabularySize])
   let constraint = constraints.get(key)
   constraints.delete(key)
   if (!constraint) {

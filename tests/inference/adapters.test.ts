@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Adapter, type Ranks } from '../../src/adapters/adapter.ts'
+import { Adapter, addAdapters, type Ranks } from '../../src/adapters/adapter.ts'
 import { Random } from '../../src/core/random.ts'
 import type { DecoderConfig } from '../../src/formats/model-config.ts'
 import { Engine, type MadeToken, type RowOptions } from '../../src/inference/engine.ts'
@@ -60,3 +60,34 @@ test.each([
       expect(together[0]).not.toEqual(together[3])
     }),
 )
+
+test('adapters that are added do together what their updates add up to', () =>
+  withoutLeaks(async () => {
+    using one = skill('one', { '0.self_attn.q_proj': 4, '1.mlp.down_proj': 3 }, 5)
+    using two = skill('two', { '0.self_attn.q_proj': 9 }, 6)
+    using both = Adapter.load(
+      gpu,
+      'both',
+      config,
+      addAdapters([await one.toTensors('F32'), await two.toTensors('F32')]),
+    )
+    /** b · a of the layer's update, [row 3, column 5]. */
+    const entry = async (adapter: Adapter, layer: number, linear: 'self_attn.q_proj' | 'mlp.down_proj') => {
+      const pair = adapter.pairFor(layer, linear)
+      if (!pair) return 0
+      const [a, b] = await Promise.all([gpu.read(pair.a), gpu.read(pair.b)])
+      const [rank, k] = pair.a.shape
+      let sum = 0
+      for (let r = 0; r < rank; r++) sum += b[3 * rank + r] * a[r * k + 5]
+      return sum
+    }
+    for (const [layer, linear] of [
+      [0, 'self_attn.q_proj'],
+      [1, 'mlp.down_proj'],
+    ] as const)
+      expect(await entry(both, layer, linear)).toBeCloseTo(
+        (await entry(one, layer, linear)) + (await entry(two, layer, linear)),
+        6,
+      )
+    expect(both.parameterCount).toBe(one.parameterCount + two.parameterCount)
+  }))

@@ -89,6 +89,18 @@ test('one of some texts; what is cut says so; a row of a batch is free while ano
     controller.abort()
     expect((await answer(engine, { schema: {}, signal: controller.signal })).finish).toBe('cancelled')
 
+    // A token that ends answers is no text, even where it is spelled as one.
+    const line = 1 + 10
+    const ending = { vocabularySize: 270, eosIds: [line] }
+    const blank = constraintOf(
+      { schema: { type: 'array', items: { type: 'null' }, maxItems: 0 } },
+      tokenizer,
+      ending,
+    )!.begin()
+    blank.take(1 + '['.charCodeAt(0))
+    expect((blank.mask()[line >> 5] >>> (line & 31)) & 1).toBe(0)
+    expect(() => blank.take(line)).toThrow('Cannot take token 11')
+
     const free = { ids: [7], maxTokens: 12, temperature: 1, seed: 5 }
     const constraint = constraintOf({ choices: ['null', 'true'] }, tokenizer, model.config)
     const made: number[][] = [[], [], []]
