@@ -17,11 +17,11 @@ import { addBias } from '../kernels/bias.ts'
 import { gelu, mul, scale, swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
 import { headCrossEntropy } from '../kernels/head-loss.ts'
-import type { Int8Weight } from '../kernels/int8.ts'
+import { type Int8Weight, packedInt8 } from '../kernels/int8.ts'
 import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
 import { type LoraStack, loraBatch } from '../kernels/lora-batch.ts'
 import { linear } from '../kernels/matmul.ts'
-import type { Nf4Weight } from '../kernels/nf4.ts'
+import { type Nf4Weight, packedNf4 } from '../kernels/nf4.ts'
 import { rmsNorm } from '../kernels/rms-norm.ts'
 import { rope } from '../kernels/rope.ts'
 import { checkpoint } from '../runtime/checkpoint.ts'
@@ -190,6 +190,15 @@ export class Decoder implements Disposable {
     for (const tensor of this.parameters.values()) count += tensor.size
     for (const { shape } of this.#quantized.values()) count += shape[0] * shape[1]
     return count
+  }
+
+  /** Bytes of all weights as they are held. */
+  get weightBytes(): number {
+    let bytes = 0
+    for (const tensor of this.parameters.values()) bytes += tensor.bytes
+    for (const weight of this.#quantized.values())
+      bytes += ('absmax' in weight ? packedInt8('weightBytes', weight) : packedNf4('weightBytes', weight)).bytes
+    return bytes
   }
 
   /**
