@@ -53,6 +53,7 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
   const spellings = new Map([...specials].map(([content, id]) => [id, content]))
   const byteLevel = JSON.stringify((json as { decoder?: unknown }).decoder ?? null).includes('"ByteLevel"')
   const size = new Set([...Object.values(vocabulary), ...added.map(({ id }) => id)]).size
+  let spelled: (Uint8Array | undefined)[] | undefined
   // Such a model drops a character that it lacks, without a word: it is looked up first.
   const dropsUnknown = !model?.unk_token && !model?.byte_fallback && !pre_tokenizer && !normalizer
   return {
@@ -85,7 +86,10 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
       flush()
       return text
     },
-    bytes: () => tokenBytes(json),
+    bytes() {
+      spelled ??= tokenBytes(json)
+      return spelled
+    },
   }
 }
 
