@@ -30,6 +30,7 @@ import { argmax, sample, topK } from '../src/kernels/select.ts'
 import { selectiveScan, selectiveScanStep } from '../src/kernels/selective-scan.ts'
 import { softmax } from '../src/kernels/softmax.ts'
 import { ssd } from '../src/kernels/ssd.ts'
+import { maskWords, restrictTokens } from '../src/kernels/token-mask.ts'
 import type { Scope } from '../src/runtime/scope.ts'
 import type { Step } from '../src/runtime/step.ts'
 import type { Tensor } from '../src/runtime/tensor.ts'
@@ -177,6 +178,14 @@ const weights: Record<string, (make: Maker, n: number, k: number) => (step: Step
 }
 
 const quantized: readonly Case[] = [
+  {
+    name: 'restrictTokens 4×49152',
+    backward: false,
+    setup(make) {
+      const [logits, mask] = [make.constant(4, 49152), make.ids(2 ** 32, 4, maskWords(49152))]
+      return (step) => restrictTokens(step, logits, mask)
+    },
+  },
   ...Object.entries(weights).flatMap(([name, weight]): Case[] => [
     {
       name: `${name} 256×512×512`,

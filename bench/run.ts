@@ -11,6 +11,7 @@ import type { Step } from '../src/runtime/step.ts'
 import { cases, Maker } from './cases.ts'
 import { type Ceilings, costOf, measureCeilings, ratesOf } from './ceilings.ts'
 import { compareFiles } from './compare.ts'
+import { generationTable, measureGeneration } from './generation.ts'
 import { printGrowth } from './growth.ts'
 import { measureMatrixUnits } from './matrix-units.ts'
 import { pcaTables } from './pca.ts'
@@ -25,7 +26,7 @@ const peerNames = ['ort', 'tfjs', 'jax']
 const usage = `npm run bench [-- options]
   --filter <text>      only ops whose name contains it
   --quick              a few samples an op, and none of a thousand million operations against the peers
-  --only ops|peers     our ops against the ceilings, or against the peers; both unless told
+  --only <part>        ops: against the ceilings; peers: against the peers; generation: tokens a second of a model
   --peers <names>      which peers, of ${peerNames.join(',')}
   --adapter <name>     the adapter whose name contains it
   --robust             with the checks that trusted kernels do without, as in a browser
@@ -146,7 +147,8 @@ async function main(): Promise<number> {
     return 0
   }
   const names = options.peers.split(',').filter(Boolean)
-  const known = names.every((name) => peerNames.includes(name)) && [undefined, 'ops', 'peers'].includes(options.only)
+  const known =
+    names.every((name) => peerNames.includes(name)) && [undefined, 'ops', 'peers', 'generation'].includes(options.only)
   if (!known || positionals.length !== (options.compare ? 2 : 0)) {
     console.error(usage)
     return 2
@@ -164,14 +166,18 @@ async function main(): Promise<number> {
   const ceilings = { ...(await measureCeilings(gpu, time)), matrixUnits: await measureMatrixUnits(root) }
   console.log(`${ceilingsLine(ceilings)}\n`)
   let results: BenchFile['results'] = []
-  if (options.only !== 'peers') {
+  if (options.only === undefined || options.only === 'generation') {
+    const { model, generation } = await measureGeneration(gpu, ceilings, options.quick)
+    console.log(`Generation, ${model}\n${generationTable(generation)}\n`)
+  }
+  if (options.only === undefined || options.only === 'ops') {
     results = await measureOps(gpu, time, ceilings)
     console.log(opsTable(results))
     if ('pca'.includes(options.filter.toLowerCase())) console.log(`\n${await pcaTables(gpu, ceilings, options.quick)}`)
   }
   let peers: BenchFile['peers'] = {}
   let comparisons: Comparison[] = []
-  if (options.only !== 'ops' && names.length > 0) {
+  if ((options.only === undefined || options.only === 'peers') && names.length > 0) {
     if (!existsSync(join(import.meta.dirname, 'peers/node_modules'))) {
       console.error('The peers are not installed. Run: npm ci --prefix bench/peers')
       if (options.only) return 1

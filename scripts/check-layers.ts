@@ -11,6 +11,7 @@ const allowed: Record<string, readonly string[]> = {
   core: [],
   host: ['core'],
   formats: ['core'],
+  grammar: [],
   data: ['core', 'formats'],
   runtime: ['core', 'host'],
   kernels: ['core', 'runtime'],
@@ -21,7 +22,7 @@ const allowed: Record<string, readonly string[]> = {
   report: ['core'],
   profile: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'train', 'report'],
   bundle: ['core', 'formats'],
-  inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
+  inference: ['core', 'formats', 'grammar', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
   browser: ['core', 'formats', 'runtime', 'bundle', 'inference'],
   node: ['core', 'host', 'formats', 'bundle', 'inference'],
   distill: [
@@ -31,7 +32,7 @@ const allowed: Record<string, readonly string[]> = {
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
   cli: [
     ...['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle', 'inference'],
-    ...['node', 'distill', 'demo', 'report', 'profile'],
+    ...['grammar', 'node', 'distill', 'demo', 'report', 'profile'],
   ],
 }
 /** Rooms that a browser runs: they name no module of Node. */
@@ -39,6 +40,7 @@ const browserRooms = [
   'core',
   'report',
   'formats',
+  'grammar',
   'runtime',
   'kernels',
   'adapters',
@@ -53,7 +55,7 @@ const browserFiles = [
   ...['batch', 'fit-text', 'gradient-sum', 'loop', 'optimiser', 'schedule', 'text-adapter'].map(
     (name) => `train/${name}.ts`,
   ),
-  ...['decoder', 'decoder-weights'].map((name) => `models/${name}.ts`),
+  ...['decoder', 'decoder-weights', 'random-tensors'].map((name) => `models/${name}.ts`),
 ]
 const mostLines = 400
 const webgpuCalls =

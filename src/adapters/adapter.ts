@@ -79,14 +79,7 @@ export class Adapter implements LinearUpdates, Disposable {
     settings: unknown,
     tensors: ReadonlyMap<string, CpuTensor>,
   ): Adapter {
-    const folded = new Map<string, CpuTensor>()
-    for (const module of splitModules(readPeft(settings, tensors), config)) {
-      const { a, b } = foldScale(module)
-      const path = `base_model.model.${module.module}`
-      folded.set(`${path}.lora_A.weight`, cpuTensor('F32', module.a.shape, a))
-      folded.set(`${path}.lora_B.weight`, cpuTensor('F32', module.b.shape, b))
-    }
-    return Adapter.load(gpu, name, config, folded)
+    return Adapter.load(gpu, name, config, foldPeft(settings, tensors, config))
   }
 
   /** Number of parameters. */
@@ -113,6 +106,51 @@ export class Adapter implements LinearUpdates, Disposable {
   [Symbol.dispose](): void {
     this.#scope[Symbol.dispose]()
   }
+}
+
+/**
+ * The tensors of an adapter that PEFT wrote, its scales folded into B.
+ * @param settings the parsed adapter_config.json.
+ * @throws SyntaxError when it is no LoRA.
+ */
+export function foldPeft(
+  settings: unknown,
+  tensors: ReadonlyMap<string, CpuTensor>,
+  config: DecoderConfig,
+): Map<string, CpuTensor> {
+  const folded = new Map<string, CpuTensor>()
+  for (const module of splitModules(readPeft(settings, tensors), config)) {
+    const { a, b } = foldScale(module)
+    const path = `base_model.model.${module.module}`
+    folded.set(`${path}.lora_A.weight`, cpuTensor('F32', module.a.shape, a))
+    folded.set(`${path}.lora_B.weight`, cpuTensor('F32', module.b.shape, b))
+  }
+  return folded
+}
+
+/** One adapter that does what several do together: their updates added, so that its ranks are the sums of theirs. */
+export function addAdapters(all: readonly ReadonlyMap<string, CpuTensor>[]): Map<string, CpuTensor> {
+  const sum = new Map<string, CpuTensor>()
+  for (const name of new Set(all.flatMap((tensors) => [...tensors.keys()]))) {
+    const parts = all.flatMap((tensors) => tensors.get(name) ?? [])
+    const values = parts.map(toFloat32)
+    const ranks = parts.map(({ shape }) => shape[name.includes('.lora_A.') ? 0 : 1])
+    const rank = ranks.reduce((total, each) => total + each, 0)
+    if (name.includes('.lora_A.')) {
+      const [, k] = parts[0].shape
+      const a = new Float32Array(rank * k)
+      for (let i = 0, row = 0; i < parts.length; row += ranks[i++]) a.set(values[i], row * k)
+      sum.set(name, cpuTensor('F32', [rank, k], a))
+      continue
+    }
+    const [n] = parts[0].shape
+    const b = new Float32Array(n * rank)
+    for (let i = 0, column = 0; i < parts.length; column += ranks[i++])
+      for (let row = 0; row < n; row++)
+        b.set(values[i].subarray(row * ranks[i], (row + 1) * ranks[i]), row * rank + column)
+    sum.set(name, cpuTensor('F32', [n, rank], b))
+  }
+  return sum
 }
 
 /**

@@ -1,7 +1,13 @@
 import { readFile } from 'node:fs/promises'
 import { type Command, InvalidArgumentError } from 'commander'
 import { readPublicKey } from '../bundle/keys.ts'
+import { InterruptedError, UsageError } from '../core/errors.ts'
+import { jsonGrammar } from '../grammar/json-schema.ts'
+import { SchemaError } from '../grammar/json-schema-facts.ts'
+import { readJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
+import type { AnswerForm } from '../inference/constraints.ts'
+import type { Finish } from '../inference/generate.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
 import { openBundle } from '../node/host.ts'
 import { openGpu } from './open-gpu.ts'
@@ -15,6 +21,9 @@ interface Options {
   readonly maxTokens: number
   readonly temperature: number
   readonly seed: number
+  readonly stop: string[]
+  readonly schema?: string
+  readonly choice: string[]
   readonly adapter?: string
   readonly json?: boolean
 }
@@ -29,9 +38,12 @@ export function registerGenerate(program: Command): void {
     .option('--capability <name>', 'adapter to use; the router chooses unless told')
     .option('--key <file>', 'public key that must have signed the bundle')
     .option('--restricted', 'loads the adapters that the bundle marks as restricted too')
-    .option('--max-tokens <n>', 'most tokens to make', number, 64)
+    .option('--max-tokens <n>', 'most tokens to make', count, 64)
     .option('--temperature <t>', '0 takes the likeliest token', number, 0)
     .option('--seed <n>', 'seed of the draws', number, 42)
+    .option('--stop <text>', 'ends the answer; may be given several times', several, [])
+    .option('--schema <file>', 'JSON Schema that the answer follows')
+    .option('--choice <text>', 'a text that the answer may be; give two or more', several, [])
     .option('--adapter <name>', 'GPU to use: auto, software, or a part of its name')
     .option('--json', 'one JSON object')
     .action(generate)
@@ -45,18 +57,62 @@ export function number(text: string): number {
   return value
 }
 
+/** A whole number of at least one from the command line. @throws InvalidArgumentError, which ends with exit code 2. */
+export function count(text: string): number {
+  const value = number(text)
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('give a whole number, 1 or larger.')
+  return value
+}
+
+/** Collects an option that may be given several times. */
+export function several(text: string, all: string[]): string[] {
+  return [...all, text]
+}
+
+/**
+ * What an answer is bound to, from the options of a command.
+ * @throws UsageError when there are two kinds, or the schema is none that can be followed.
+ */
+export async function answerForm({ schema: path, choice }: { schema?: string; choice: string[] }): Promise<AnswerForm> {
+  if (path !== undefined && choice.length > 0) throw new UsageError('Cannot follow --schema and --choice at once')
+  if (choice.length > 0) return { choices: choice }
+  if (path === undefined) return {}
+  const schema = await readJson(path)
+  try {
+    // Before a model is loaded for it.
+    jsonGrammar(schema)
+  } catch (error) {
+    throw error instanceof SchemaError ? new UsageError(`${path}: ${error.message}`) : error
+  }
+  return { schema }
+}
+
+/**
+ * Says how an answer ended, where that is not by itself.
+ * @throws InterruptedError when the person stopped it.
+ */
+export function reportFinish(finish: Finish, form: AnswerForm, say: (line: string) => void): void {
+  if (finish === 'cancelled') throw new InterruptedError('Stopped before the answer was whole')
+  if (finish === 'stop') return
+  const bound = form.schema !== undefined || form.choices !== undefined
+  say(`The answer was cut: it has all its tokens${bound ? ', and does not follow its form. Give it more.' : '.'}`)
+  if (bound) process.exitCode = 1
+}
+
 async function generate(path: string, options: Options): Promise<void> {
   const output = makeOutput(options.json ?? false)
+  const form = await answerForm(options)
   const key = options.key === undefined ? undefined : await readPublicKey(await readFile(options.key, 'utf8'))
   await using bundle = await openBundle(path)
   const signal = interruptSignal(output.say)
   using gpu = await openGpu(output, options.adapter)
   using model = await NexusModel.load(bundle.files, { gpu, key, enableRestricted: options.restricted })
-  const { prompt, capability, maxTokens, temperature, seed } = options
-  const answer = await model.generate({ prompt, capability, maxTokens, temperature, seed, signal })
+  const { prompt, capability, maxTokens, temperature, seed, stop } = options
+  const answer = await model.generate({ prompt, capability, maxTokens, temperature, seed, stop, signal, ...form })
   output.print(answer.text)
   output.say(
     `(${answer.capability}, chosen by the ${answer.chosenBy}; ${answer.tokens} tokens, ${answer.tokensPerSecond.toFixed(1)} a second)`,
   )
   output.emit('answer', answer)
+  reportFinish(answer.finish, form, output.say)
 }

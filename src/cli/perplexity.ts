@@ -7,7 +7,7 @@ import { measurePerplexity } from '../inference/perplexity.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { WeightStorage } from '../models/decoder-weights.ts'
 import { openModel } from '../models/open-model.ts'
-import { readAdapter, storages } from './chat.ts'
+import { readAdapters, storages } from './chat.ts'
 import { whole } from './finetune.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput } from './output.ts'
@@ -52,7 +52,7 @@ async function perplexity(name: string, file: string, options: Options): Promise
   if (half) output.say('This adapter has no f16: the weights are held as f32.')
   const storage = half ? 'f32' : options.storage
   using model = await Decoder.open(gpu, files.weights, { storage, onProgress, signal })
-  using updates = options.lora === undefined ? undefined : await readAdapter(gpu, files.config, options.lora)
+  using updates = options.lora === undefined ? undefined : await readAdapters(gpu, files.config, [options.lora])
   const { context, stride } = options
   const started = performance.now()
   const settings = { context, stride, bosId: files.bosId, updates, onProgress, signal }

@@ -7,8 +7,8 @@ import type { WeightFile } from './weights.ts'
 const stateMark = '.quant_state.bitsandbytes__'
 
 /**
- * The tensors of a model, those that bitsandbytes quantised as the values that they stand for. A quantised matrix is
- * decoded whole when rows of it are read.
+ * The tensors of a model, those that bitsandbytes quantised as the values that they stand for. The codes of the matrix
+ * that was read last are kept, so that it can be read in windows of rows.
  * @throws SyntaxError naming the matrix whose parts do not fit.
  */
 export async function bitsandbytesWeights(files: SafetensorsFiles): Promise<WeightFile> {
@@ -20,6 +20,7 @@ export async function bitsandbytesWeights(files: SafetensorsFiles): Promise<Weig
     for (const part of quantized.get(name)!) parts.set(part, await files.read(part))
     return readBitsandbytes(parts).matrices.get(name)!
   }
+  let last: { readonly name: string; readonly matrix: QuantizedMatrix } | undefined
   const shapes = new Map<string, Shape>()
   const parts = new Set([...quantized.values()].flat())
   for (const [name, shape] of plain.shapes) if (!parts.has(name)) shapes.set(name, shape)
@@ -29,12 +30,15 @@ export async function bitsandbytesWeights(files: SafetensorsFiles): Promise<Weig
     shapes,
     async rows(name, first, count) {
       if (!quantized.has(name)) return plain.rows(name, first, count)
-      const matrix = await load(name)
-      const [rows, columns] = matrix.shape
+      if (last?.name !== name) {
+        last = undefined
+        last = { name, matrix: await load(name) }
+      }
+      const { matrix } = last
+      const [rows] = matrix.shape
       if (first < 0 || count < 0 || first + count > rows)
         throw new RangeError(`Cannot read rows ${first} to ${first + count} of ${name}: it has ${rows}`)
-      const values = dequantizeBitsandbytes(matrix)
-      return count === rows ? values : values.slice(first * columns, (first + count) * columns)
+      return dequantizeBitsandbytes(matrix, first, count)
     },
   }
 }

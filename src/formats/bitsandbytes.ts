@@ -219,19 +219,24 @@ export function blockScales({ absmax }: Nf4Matrix): Float32Array {
   )
 }
 
-/** The f32 values that a matrix stands for, before bitsandbytes rounds them to the dtype of its layer. */
-export function dequantizeBitsandbytes(matrix: QuantizedMatrix): Float32Array<ArrayBuffer> {
-  const y = new Float32Array(sizeOf(matrix.shape))
+/**
+ * The f32 values that rows of a matrix stand for, before bitsandbytes rounds them to the dtype of its layer.
+ * @param count all rows that follow `first` unless told.
+ */
+export function dequantizeBitsandbytes(matrix: QuantizedMatrix, first = 0, count?: number): Float32Array<ArrayBuffer> {
+  const [rows, columns] = matrix.shape
+  const y = new Float32Array((count ?? rows - first) * columns)
+  const begin = first * columns
   if (matrix.type === 'int8') {
-    const [, columns] = matrix.shape
     for (let i = 0; i < y.length; i++)
-      y[i] = Math.fround(matrix.values[i] * matrix.rowAbsmax[Math.floor(i / columns)]) / 127
+      y[i] = Math.fround(matrix.values[begin + i] * matrix.rowAbsmax[first + Math.floor(i / columns)]) / 127
     return y
   }
   const scales = blockScales(matrix)
   for (let i = 0; i < y.length; i++) {
-    const byte = matrix.codes[i >> 1]
-    y[i] = nf4Levels[i % 2 === 0 ? byte >> 4 : byte & 15] * scales[Math.floor(i / matrix.blockSize)]
+    const at = begin + i
+    const byte = matrix.codes[at >> 1]
+    y[i] = nf4Levels[at % 2 === 0 ? byte >> 4 : byte & 15] * scales[Math.floor(at / matrix.blockSize)]
   }
   return y
 }

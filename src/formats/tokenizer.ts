@@ -1,4 +1,5 @@
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
+import { tokenBytes } from './token-bytes.ts'
 
 /** Turns text into token ids and back. */
 export interface Tokenizer {
@@ -13,6 +14,11 @@ export interface Tokenizer {
   decode(ids: readonly number[]): string
   /** Ids of the special tokens, by their spelling. Only {@link encodeWithSpecials} makes them. */
   readonly specials: ReadonlyMap<string, number>
+  /**
+   * The bytes of each token inside a text, by its id; none for special tokens and ids without one.
+   * @throws SyntaxError when tokens of this kind do not stand for bytes.
+   */
+  bytes(): readonly (Uint8Array | undefined)[]
 }
 
 /** Ids of `text` in which special tokens are recognised. For templates; never give it what a person wrote. */
@@ -47,6 +53,7 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
   const spellings = new Map([...specials].map(([content, id]) => [id, content]))
   const byteLevel = JSON.stringify((json as { decoder?: unknown }).decoder ?? null).includes('"ByteLevel"')
   const size = new Set([...Object.values(vocabulary), ...added.map(({ id }) => id)]).size
+  let spelled: (Uint8Array | undefined)[] | undefined
   // Such a model drops a character that it lacks, without a word: it is looked up first.
   const dropsUnknown = !model?.unk_token && !model?.byte_fallback && !pre_tokenizer && !normalizer
   return {
@@ -78,6 +85,10 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
       }
       flush()
       return text
+    },
+    bytes() {
+      spelled ??= tokenBytes(json)
+      return spelled
     },
   }
 }

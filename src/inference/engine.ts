@@ -1,20 +1,19 @@
 import type { FloatType } from '../core/dtype.ts'
-import { attentionDecode, kvAppend } from '../kernels/attention-decode.ts'
-import { cast } from '../kernels/copy.ts'
-import {
-  advanceTokens,
-  chooseTokens,
-  type Sampling,
-  samplingSettings,
-  settingsWidth,
-  type TokenState,
-} from '../kernels/sampler.ts'
-import type { Attend, Decoder, LinearUpdates } from '../models/decoder.ts'
-import type { Recording } from '../runtime/recording.ts'
-import type { Scope } from '../runtime/scope.ts'
-import type { Step } from '../runtime/step.ts'
-import type { Tensor } from '../runtime/tensor.ts'
+import type { ConstrainedText, Constraint } from '../grammar/constraint.ts'
+import { noAdapter } from '../kernels/lora-batch.ts'
+import { type Sampling, samplingSettings } from '../kernels/sampler.ts'
+import { maskWords } from '../kernels/token-mask.ts'
+import type { Decoder, LinearUpdates } from '../models/decoder.ts'
+import type { AdapterStacks } from './adapter-stacks.ts'
 import { KvPages } from './kv-pages.ts'
+import {
+  attendCached,
+  type BatchKind,
+  type CacheOfBatch,
+  type RecordedBatch,
+  recordBatch,
+  serves,
+} from './recorded-batch.ts'
 
 /** How an {@link Engine} is made. */
 export interface EngineOptions {
@@ -38,30 +37,26 @@ export interface RowOptions extends Sampling {
   readonly maxTokens: number
   /** Seed of the draws; 42 unless told. */
   readonly seed?: number
+  /** The adapter of this row; that of the whole run unless told. Rows of a batch may have different ones. */
+  readonly updates?: LinearUpdates
+  /** What the text must be; its row ends when it is. */
+  readonly constraint?: Constraint
 }
 
 /** A token that was made. */
 export interface MadeToken {
   readonly id: number
-  /** Its log-probability at temperature 1. */
+  /** Its log-probability at temperature 1, among the tokens that its constraint allows. */
   readonly logprob: number
+  /** Whether it ends a text that its constraint says is whole. */
+  readonly last?: boolean
 }
 
-/** Steps that are under way before the host looks at the first: sampling never waits for it. */
+/**
+ * Steps that are under way before the host looks at the first: sampling never waits for it, except where the next mask
+ * depends on the last token.
+ */
 const ahead = 3
-
-/** Updates and penalties are part of what is recorded; everything else lies in tensors. */
-interface RecordedBatch {
-  readonly rows: number
-  readonly penalize: boolean
-  readonly updates: LinearUpdates | undefined
-  readonly scope: Scope
-  readonly state: TokenState
-  readonly pageTable: Tensor<'u32'>
-  readonly chosen: Tensor<'u32'>
-  readonly logprob: Tensor<'f32'>
-  readonly recording: Recording
-}
 
 /** Recorded batches that are kept for the next sequences of their kind. */
 const mostRecordings = 4
@@ -77,10 +72,9 @@ const mostRecordings = 4
 export class Engine implements Disposable {
   readonly model: Decoder
   readonly contextLength: number
-  readonly #cache: KvPages
-  readonly #cacheType: FloatType
+  readonly #pages: KvPages
+  readonly #cache: CacheOfBatch
   readonly #prefillTokens: number
-  readonly #tablePages: number
   readonly #recorded: RecordedBatch[] = []
 
   constructor(model: Decoder, options: EngineOptions = {}) {
@@ -88,22 +82,24 @@ export class Engine implements Disposable {
     const { pageSize = 64, prefillTokens = 128 } = options
     this.model = model
     this.contextLength = Math.min(options.contextLength ?? 4096, config.contextLength)
-    this.#cacheType = options.cacheType ?? model.dtype
     this.#prefillTokens = prefillTokens
-    this.#tablePages = Math.ceil(this.contextLength / pageSize)
-    const pages = Math.max(this.#tablePages, Math.ceil((options.tokens ?? 0) / pageSize))
-    this.#cache = new KvPages(gpu, config, this.#cacheType, pages, pageSize)
+    const tablePages = Math.ceil(this.contextLength / pageSize)
+    const dtype = options.cacheType ?? model.dtype
+    const count = Math.max(tablePages, Math.ceil((options.tokens ?? 0) / pageSize))
+    this.#pages = new KvPages(gpu, config, dtype, count, pageSize)
+    this.#cache = { pages: this.#pages, dtype, contextLength: this.contextLength, tablePages }
   }
 
   /** Tokens that the cache can still take. */
   get freeTokens(): number {
-    return this.#cache.free * this.#cache.pageSize
+    return this.#pages.free * this.#pages.pageSize
   }
 
   /**
-   * Continues each row until every one has made its tokens or the caller stops.
+   * Continues each row until every one has made its tokens, its text is whole, or the caller stops.
    * @param rows prompts and how to continue them; they advance together.
-   * @param updates adapters of the model, for all rows.
+   * @param options.updates the adapter of the rows that name none. Where rows have different ones, the adapters are copied
+   *   when such a batch first runs: what is changed in them afterwards is not seen.
    * @yields for each step the token of every row; undefined for rows that have all their tokens already.
    * @throws RangeError when a prompt is empty, or with its tokens passes the context; ResourceError when the cache is full.
    */
@@ -116,16 +112,23 @@ export class Engine implements Disposable {
     try {
       for (const each of borrowed) {
         this.#check(each.row)
-        each.pages = this.#cache.borrow(each.row.ids.length + each.row.maxTokens)
+        each.pages = this.#pages.borrow(each.row.ids.length + each.row.maxTokens)
       }
-      const penalize = rows.some(({ repetitionPenalty = 1 }) => repetitionPenalty !== 1)
-      batch = this.#take(rows.length, penalize, updates)
-      this.#fill(batch, borrowed)
-      for (const { row, pages } of borrowed) this.#prefill(row.ids, pages, updates, signal)
-      const most = Math.max(...rows.map(({ maxTokens }) => maxTokens))
+      const texts = rows.map(({ constraint }) => constraint?.begin())
+      batch = await this.#take({
+        rows: rows.length,
+        penalize: rows.some(({ repetitionPenalty = 1 }) => repetitionPenalty !== 1),
+        masked: texts.some((text) => text),
+        updates: rows.map((row) => row.updates ?? updates),
+      })
+      this.#fill(batch, borrowed, updates)
+      for (const { row, pages } of borrowed) this.#prefill(batch, row, pages, row.updates ?? updates, signal)
+      const left = rows.map(({ maxTokens }) => maxTokens)
+      const most = Math.max(...left)
       const underWay: Promise<[Uint32Array, Float32Array]>[] = []
-      for (let made = 0; made < most; made++) {
-        while (underWay.length < Math.min(ahead, most - made)) {
+      for (let made = 0; made < most && left.some((count) => count > 0); made++) {
+        while (underWay.length < Math.min(batch.mask ? 1 : ahead, most - made)) {
+          this.#restrict(batch, texts)
           batch.recording.replay()
           const { gpu } = this.model
           const both = Promise.all([gpu.read(batch.chosen), gpu.read(batch.logprob)])
@@ -135,10 +138,19 @@ export class Engine implements Disposable {
         }
         const [ids, logprobs] = await underWay.shift()!
         if (signal?.aborted) return
-        yield rows.map(({ maxTokens }, i) => (made < maxTokens ? { id: ids[i], logprob: logprobs[i] } : undefined))
+        yield rows.map((_, i) => {
+          if (left[i] === 0) return undefined
+          left[i]--
+          const [id, logprob, text] = [ids[i], logprobs[i], texts[i]]
+          if (!text) return { id, logprob }
+          text.take(id)
+          const last = text.isDone()
+          if (last) left[i] = 0
+          return { id, logprob, last }
+        })
       }
     } finally {
-      for (const { pages } of borrowed) this.#cache.giveBack(pages)
+      for (const { pages } of borrowed) this.#pages.giveBack(pages)
       if (batch) this.#keep(batch)
     }
   }
@@ -153,50 +165,38 @@ export class Engine implements Disposable {
   }
 
   /** A recording for such a batch: one that is kept, or a new one. */
-  #take(rows: number, penalize: boolean, updates: LinearUpdates | undefined): RecordedBatch {
-    const fits = this.#recorded.findIndex(
-      (batch) => batch.rows === rows && batch.penalize === penalize && batch.updates === updates,
-    )
-    if (fits >= 0) return this.#recorded.splice(fits, 1)[0]
-    const { gpu } = this.model
-    const scope = gpu.scope('batch')
-    const state: TokenState = {
-      ids: scope.filled('u32', [rows, 1], 0, 'ids'),
-      position: scope.filled('u32', [rows], 0, 'position'),
-      history: scope.filled('u32', [rows, this.contextLength], 0, 'history'),
-      settings: scope.filled('f32', [rows, settingsWidth], 0, 'settings'),
-      seeds: scope.filled('u32', [rows], 0, 'seeds'),
-    }
-    const pageTable = scope.filled('u32', [rows, this.#tablePages], 0, 'page table')
-    const kept: { chosen?: Tensor<'u32'>; logprob?: Tensor<'f32'> } = {}
-    const recording = gpu.record((step) => {
-      step.withoutGradients(() => {
-        const hidden = this.model.hidden(step, state.ids, {
-          updates,
-          starts: state.position,
-          attend: this.#attend(step, state.position, pageTable),
-        })
-        const logits = this.model.head(step, hidden)
-        const flat = step.reshape(logits, [rows, logits.shape.at(-1)!])
-        Object.assign(kept, chooseTokens(step, flat, state, { penalize }))
-        advanceTokens(step, state, kept.chosen!)
-      })
-    })
-    return { rows, penalize, updates, scope, state, pageTable, recording, chosen: kept.chosen!, logprob: kept.logprob! }
+  async #take(kind: BatchKind): Promise<RecordedBatch> {
+    const fits = this.#recorded.findIndex((batch) => serves(batch, this.model, kind))
+    return fits >= 0 ? this.#recorded.splice(fits, 1)[0] : await recordBatch(this.model, this.#cache, kind)
+  }
+
+  /** Tells the next step which tokens each row may have. */
+  #restrict({ mask }: RecordedBatch, texts: readonly (ConstrainedText | undefined)[]): void {
+    if (!mask) return
+    const words = maskWords(this.model.config.vocabularySize)
+    const bits = new Uint32Array(mask.size).fill(0xffff_ffff)
+    for (const [i, text] of texts.entries()) if (text && !text.isDone()) bits.set(text.mask(), i * words)
+    this.model.gpu.write(mask, bits)
   }
 
   /** Forgets what was recorded with an adapter: call it before the adapter's memory is given back. */
   forget(updates: LinearUpdates): void {
-    for (let i = this.#recorded.length - 1; i >= 0; i--)
-      if (this.#recorded[i].updates === updates) disposeOf(this.#recorded.splice(i, 1)[0])
+    for (let i = this.#recorded.length - 1; i >= 0; i--) {
+      const { shared, stacks } = this.#recorded[i]
+      if (shared === updates || stacks?.adapters.includes(updates)) this.#recorded.splice(i, 1)[0][Symbol.dispose]()
+    }
   }
 
   #keep(batch: RecordedBatch): void {
     this.#recorded.unshift(batch)
-    for (const old of this.#recorded.splice(mostRecordings)) disposeOf(old)
+    for (const old of this.#recorded.splice(mostRecordings)) old[Symbol.dispose]()
   }
 
-  #fill({ state, pageTable }: RecordedBatch, borrowed: readonly { row: RowOptions; pages: number[] }[]): void {
+  #fill(
+    { state, pageTable, adapterIds, stacks }: RecordedBatch,
+    borrowed: readonly { row: RowOptions; pages: number[] }[],
+    updates: LinearUpdates | undefined,
+  ): void {
     const { gpu } = this.model
     const history = new Uint32Array(state.history.size)
     for (const [i, { row }] of borrowed.entries()) history.set(row.ids, i * this.contextLength)
@@ -204,6 +204,10 @@ export class Engine implements Disposable {
     gpu.write(
       pageTable,
       borrowed.flatMap(({ pages }) => this.#tableOf(pages)),
+    )
+    gpu.write(
+      adapterIds,
+      rows.map((row) => numberOf(stacks, row.updates ?? updates)),
     )
     gpu.write(state.history, history)
     gpu.write(state.settings, rows.flatMap(samplingSettings))
@@ -224,12 +228,13 @@ export class Engine implements Disposable {
 
   /** A row of a page table. What no page was borrowed for is not read; it shows the first page, which is the row's own. */
   #tableOf(pages: readonly number[]): number[] {
-    return Array.from({ length: this.#tablePages }, (_, i) => pages[i] ?? pages[0])
+    return Array.from({ length: this.#cache.tablePages }, (_, i) => pages[i] ?? pages[0])
   }
 
   /** Reads all tokens of a prompt but the last into the cache. */
   #prefill(
-    ids: readonly number[],
+    { stacks }: RecordedBatch,
+    { ids }: RowOptions,
     pages: readonly number[],
     updates: LinearUpdates | undefined,
     signal?: AbortSignal,
@@ -240,33 +245,25 @@ export class Engine implements Disposable {
       using step = this.model.gpu.step({ label: 'prefill' })
       step.withoutGradients(() => {
         const starts = step.upload('u32', [1], [begin], 'starts')
-        const table = step.upload('u32', [1, this.#tablePages], this.#tableOf(pages), 'page table')
+        const table = step.upload('u32', [1, this.#cache.tablePages], this.#tableOf(pages), 'page table')
         this.model.hidden(step, step.upload('u32', [1, part.length], part), {
-          updates,
+          ...(stacks
+            ? { batchUpdates: { ids: step.upload('u32', [1], [numberOf(stacks, updates)]), stackFor: stacks.stackFor } }
+            : { updates }),
           starts,
-          attend: this.#attend(step, starts, table),
+          attend: attendCached(step, this.#cache, starts, table),
         })
       })
     }
   }
 
-  /** Attention to the cache, after the new keys and values were added to it. */
-  #attend(step: Step, position: Tensor<'u32'>, pageTable: Tensor<'u32'>): Attend {
-    return (layer, q, k, v, options) => {
-      const { k: keys, v: values } = this.#cache.layers[layer]
-      const cache = { k: keys, v: values, pageTable, position }
-      kvAppend(step, cache, cast(step, k, this.#cacheType), cast(step, v, this.#cacheType))
-      return cast(step, attentionDecode(step, cast(step, q, this.#cacheType), cache, options), q.dtype)
-    }
-  }
-
   [Symbol.dispose](): void {
-    for (const batch of this.#recorded.splice(0)) disposeOf(batch)
-    this.#cache[Symbol.dispose]()
+    for (const batch of this.#recorded.splice(0)) batch[Symbol.dispose]()
+    this.#pages[Symbol.dispose]()
   }
 }
 
-function disposeOf({ recording, scope }: RecordedBatch): void {
-  recording[Symbol.dispose]()
-  scope[Symbol.dispose]()
+/** The number of an adapter among those of a batch. */
+function numberOf(stacks: AdapterStacks | undefined, updates: LinearUpdates | undefined): number {
+  return (stacks && updates && stacks.adapters.indexOf(updates)) ?? noAdapter
 }

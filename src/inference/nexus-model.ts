@@ -18,13 +18,11 @@ import { Gpu } from '../runtime/gpu.ts'
 import type { MemoryUse } from '../runtime/pool.ts'
 import { AdapterShelf } from './adapter-shelf.ts'
 import { Engine } from './engine.ts'
-import { type GenerateOptions, generateText } from './generate.ts'
+import { type Finish, generateText, type TextOptions } from './generate.ts'
 
 /** What to answer. */
-export interface PromptOptions extends Omit<GenerateOptions, 'updates'> {
+export interface PromptOptions extends Omit<TextOptions, 'updates'> {
   readonly prompt: string
-  /** Strings that end the answer; they are not part of it. */
-  readonly stop?: readonly string[]
   /** The adapter to use; the router chooses unless told. */
   readonly capability?: string
   /** Told which adapter answers, before the first piece comes. */
@@ -55,6 +53,8 @@ export interface Answer extends Choice {
   readonly text: string
   readonly tokens: number
   readonly tokensPerSecond: number
+  /** Why it ended: with a schema, an answer that ended by `length` is not whole. */
+  readonly finish: Finish
 }
 
 /**
@@ -178,13 +178,15 @@ export class NexusModel implements Disposable {
       onChoice?.(choice)
       let text = ''
       let tokens = 0
+      let finish: Finish = 'stop'
       for await (const piece of generateText(this.#engine, this.#tokenizer, ids, { ...options, updates: adapter })) {
         text += piece.text
         tokens = piece.tokens
-        yield piece.text
+        finish = piece.finish ?? finish
+        if (piece.text !== '') yield piece.text
       }
       const seconds = (performance.now() - started) / 1000
-      return { text, ...choice, tokens, tokensPerSecond: tokens / seconds }
+      return { text, ...choice, tokens, tokensPerSecond: tokens / seconds, finish }
     } finally {
       giveBack()
     }

@@ -47,21 +47,28 @@ export interface HostNf4 {
  * @throws RangeError when the sizes do not fit.
  */
 export function uploadNf4(scope: Scope, { shape, codes, scales }: HostNf4, label = 'nf4'): Nf4Weight {
-  const f32 = (values: Float32Array<ArrayBuffer>, name: string) =>
-    scope.upload('f32', [values.length], values, `${label}.${name}`)
   const weight = {
     shape,
     codes: uploadBytes(scope, codes, label),
     scales:
       scales instanceof Float32Array
-        ? f32(scales, 'absmax')
-        : {
-            ...{ codes: uploadBytes(scope, scales.codes, `${label}.absmax`), map: f32(scales.map, 'map') },
-            ...{ absmax: f32(scales.absmax, 'nested_absmax'), offset: scales.offset },
-          },
+        ? scope.upload('f32', [scales.length], scales, `${label}.absmax`)
+        : uploadNestedScales(scope, scales, label),
   }
   packedNf4('uploadNf4', weight)
   return weight
+}
+
+/** Puts nested scales on the GPU. */
+export function uploadNestedScales(
+  scope: Scope,
+  { codes, map, absmax, offset }: Exclude<HostNf4['scales'], Float32Array>,
+  label: string,
+): Nf4NestedScales {
+  const f32 = (values: Float32Array<ArrayBuffer>, name: string) =>
+    scope.upload('f32', [values.length], values, `${label}.${name}`)
+  const bytes = uploadBytes(scope, codes, `${label}.absmax`)
+  return { codes: bytes, map: f32(map, 'map'), absmax: f32(absmax, 'nested_absmax'), offset }
 }
 
 /** Bytes as words, the first byte lowest, filled up with zeros. */

@@ -5,6 +5,7 @@ import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { copy } from './copy.ts'
+import { restrictTokens } from './token-mask.ts'
 import { sampler as wgsl } from './wgsl.gen.ts'
 
 /** How the next token of a row is chosen. */
@@ -60,7 +61,9 @@ export interface TokenState {
  * temperature, and a token must pass all three; ties at the edge all pass. A draw depends on seed and position alone.
  * @param logits f32 or f16 (B, V).
  * @param options.penalize whether any row has a repetition penalty.
- * @returns `chosen` u32 (B) and `logprob` f32 (B), its log-probability at temperature 1, after the penalty. No gradient.
+ * @param options.mask the tokens that each row may have, as {@link restrictTokens} takes them; all unless told.
+ * @returns `chosen` u32 (B) and `logprob` f32 (B), its log-probability at temperature 1 among the tokens that it may have,
+ *   after the penalty. No gradient.
  * @throws RangeError when the shapes do not fit.
  * @see Holtzman et al., The Curious Case of Neural Text Degeneration, 2019; Keskar et al., CTRL, 2019, section 4.1.
  */
@@ -68,7 +71,7 @@ export function chooseTokens(
   step: Step,
   logits: Tensor<FloatType>,
   state: TokenState,
-  { penalize = false }: { penalize?: boolean } = {},
+  { penalize = false, mask }: { penalize?: boolean; mask?: Tensor<'u32'> } = {},
 ): { chosen: Tensor<'u32'>; logprob: Tensor<'f32'> } {
   const { rows, columns } = rowsAndColumns(logits.shape)
   const { history, settings, seeds, position } = state
@@ -86,6 +89,7 @@ export function chooseTokens(
     const operands = { logits, settings, history, position, penalized: scores }
     step.run(wgsl.penalize, operands, params, { workgroups, flops: rows * capacity, bytes: 8 * rows * capacity })
   }
+  if (mask) scores = restrictTokens(step, scores, mask)
   const chosen = step.empty('u32', [rows], 'chosen')
   const logprob = step.empty('f32', [rows], 'logprob')
   const operands = { logits: scores, settings, seeds, position, chosen, logprob }

@@ -1,13 +1,13 @@
 import type { FloatType } from '../core/dtype.ts'
 import { type OnProgress, silent } from '../core/progress.ts'
-import { type Shape, sizeOf } from '../core/shape.ts'
+import { type Shape, showShape, sizeOf } from '../core/shape.ts'
 import { quantizeInt8 } from '../formats/int8.ts'
 import type { ModelConfig } from '../formats/model-family.ts'
-import { quantizeNf4 } from '../formats/nf4.ts'
+import { nf4BlockSize, quantizeNf4, quantizeScales } from '../formats/nf4.ts'
 import { type RopeFrequencies, ropeFrequencies } from '../formats/rope-scaling.ts'
 import type { ModelWeights } from '../formats/weights.ts'
 import { type Int8Weight, uploadInt8 } from '../kernels/int8.ts'
-import { type Nf4Weight, uploadNf4 } from '../kernels/nf4.ts'
+import { type Nf4Weight, uploadNestedScales, uploadNf4 } from '../kernels/nf4.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Tensor } from '../runtime/tensor.ts'
@@ -63,9 +63,54 @@ const pieceSize = 2 ** 22
 /** Bytes that may wait in the driver before the loader waits for them. */
 const waitingBytes = 64 * 2 ** 20
 
+/** Rows of a matrix as f32. */
+type ReadRows = (first: number, count: number) => Promise<Float32Array<ArrayBuffer>>
+
 /**
- * Reads a model's weights onto the GPU, a window of rows at a time: on the host there is never more than one matrix that
- * is being quantised, or one window of any other.
+ * Quantises a matrix onto the GPU a window of rows at a time: the same codes and scales as of the whole.
+ * @param shape (N, K), K a multiple of 8.
+ * @param read gives rows of it.
+ * @param pieceElements elements of a window, about.
+ */
+export async function quantizeRows(
+  gpu: Gpu,
+  scope: Scope,
+  name: string,
+  shape: Shape,
+  storage: 'nf4' | 'nf4-double' | 'int8',
+  read: ReadRows,
+  pieceElements = pieceSize,
+): Promise<Nf4Weight | Int8Weight> {
+  const [n, k] = shape
+  // Windows of eight rows begin at whole blocks of 64 values.
+  const each = 8 * Math.max(1, Math.floor(pieceElements / k / 8))
+  const words = (codes: Uint8Array<ArrayBuffer> | Int8Array<ArrayBuffer>) => new Uint32Array(codes.buffer)
+  const blocks = Math.ceil((n * k) / nf4BlockSize)
+  const int8 = storage === 'int8'
+  const codes = scope.empty('u32', [(n * k) / (int8 ? 4 : 8)], name)
+  // Nested scales share a mean, so they wait for the last.
+  const held = storage === 'nf4-double' ? new Float32Array(blocks) : undefined
+  const scales = held ? undefined : scope.empty('f32', [int8 ? n : blocks], `${name}.absmax`)
+  for (let row = 0; row < n; row += each) {
+    const count = Math.min(each, n - row)
+    const values = await read(row, count)
+    if (int8) {
+      const part = quantizeInt8(values, [count, k])
+      gpu.writeRows(codes, (row * k) / 4, words(part.codes))
+      gpu.writeRows(scales!, row, part.absmax)
+      continue
+    }
+    const part = quantizeNf4(values, [count, k])
+    gpu.writeRows(codes, (row * k) / 8, words(part.codes))
+    if (held) held.set(part.scales, (row * k) / nf4BlockSize)
+    else gpu.writeRows(scales!, (row * k) / nf4BlockSize, part.scales)
+  }
+  if (int8) return { shape, codes, absmax: scales! }
+  return { shape, codes, scales: held ? uploadNestedScales(scope, quantizeScales(held), name) : scales! }
+}
+
+/**
+ * Reads a model's weights onto the GPU, a window of rows at a time: on the host there is never more than a few.
  * @throws SyntaxError when the file is damaged, ResourceError when the GPU is too small.
  */
 export async function loadWeights(
@@ -84,7 +129,7 @@ export async function loadWeights(
     signal?.throwIfAborted()
     done += count
     waiting += 4 * count
-    if (waiting > waitingBytes || done === total) {
+    if (waiting > waitingBytes) {
       await gpu.finish()
       waiting = 0
     }
@@ -94,10 +139,15 @@ export async function loadWeights(
     onProgress({ task: 'load', done: shown, total: millions, unit: 'million weights' })
   }
   for (const [name, { shape }] of weights.recipes) {
+    const read: ReadRows = async (first, count) => {
+      const values = await weights.read(name, first, count)
+      await arrived(values.length)
+      return values
+    }
     if (isLinear(name) && storage !== 'f32' && storage !== 'f16') {
-      const weight = uploadWeight(scope, name, shape, await weights.read(name), options)
-      quantized.set(name, weight as Nf4Weight | Int8Weight)
-      await arrived(sizeOf(shape))
+      if (shape[1] % 8 !== 0)
+        throw new RangeError(`Cannot hold ${name} ${showShape(shape)} as ${storage}: its rows must be multiples of 8`)
+      quantized.set(name, await quantizeRows(gpu, scope, name, shape, storage, read))
       continue
     }
     const tensor = scope.empty(activationType(options), shape, name)
@@ -106,11 +156,10 @@ export async function loadWeights(
     // Windows of rows begin at whole words whatever the dtype.
     const each = 2 * Math.max(1, Math.floor(pieceSize / columns / 2))
     for (let row = 0; row < shape[0]; row += each) {
-      const values = await weights.read(name, row, Math.min(each, shape[0] - row))
-      gpu.writeRows(tensor, row, values)
-      await arrived(values.length)
+      gpu.writeRows(tensor, row, await read(row, Math.min(each, shape[0] - row)))
     }
   }
+  await gpu.finish()
   return { dense, quantized }
 }
 

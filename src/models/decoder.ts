@@ -18,10 +18,11 @@ import { cast } from '../kernels/copy.ts'
 import { gelu, mul, scale, swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
 import { headCrossEntropy } from '../kernels/head-loss.ts'
-import type { Int8Weight } from '../kernels/int8.ts'
+import { type Int8Weight, packedInt8 } from '../kernels/int8.ts'
 import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
+import { type LoraStack, loraBatch } from '../kernels/lora-batch.ts'
 import { linear } from '../kernels/matmul.ts'
-import type { Nf4Weight } from '../kernels/nf4.ts'
+import { type Nf4Weight, packedNf4 } from '../kernels/nf4.ts'
 import { rmsNorm } from '../kernels/rms-norm.ts'
 import { rope } from '../kernels/rope.ts'
 import { checkpoint } from '../runtime/checkpoint.ts'
@@ -38,11 +39,20 @@ import {
   uploadWeight,
   type WeightStorage,
 } from './decoder-weights.ts'
+import { randomTensors } from './random-tensors.ts'
 
 /** Low-rank updates for the linear layers of a decoder, by `<layer>.<linear>`: what an adapter is to a model. */
 export interface LinearUpdates {
   /** The update of one linear layer, or none. */
   pairFor(layer: number, linear: LinearName): LoraPair | undefined
+}
+
+/** Low-rank updates of several adapters in one batch: each row has the one that its id names. */
+export interface BatchUpdates {
+  /** u32 (B): numbers of adapters; `noAdapter` for none. */
+  readonly ids: Tensor<'u32'>
+  /** The updates of one linear layer by all adapters, or none. */
+  stackFor(layer: number, linear: LinearName): LoraStack | undefined
 }
 
 /**
@@ -55,6 +65,8 @@ export type Observe = (name: string, activation: Tensor<FloatType>) => void
 /** What a forward pass is run with. */
 export interface ForwardOptions {
   readonly updates?: LinearUpdates
+  /** Updates that differ from row to row; in the place of `updates`. */
+  readonly batchUpdates?: BatchUpdates
   readonly observe?: Observe
   /** Layers to leave out, as an ablation does. */
   readonly skip?: ReadonlySet<number>
@@ -184,6 +196,15 @@ export class Decoder implements Disposable {
     for (const tensor of this.parameters.values()) count += tensor.size
     for (const { shape } of this.#quantized.values()) count += shape[0] * shape[1]
     return count
+  }
+
+  /** Bytes of all weights as they are held. */
+  get weightBytes(): number {
+    let bytes = 0
+    for (const tensor of this.parameters.values()) bytes += tensor.bytes
+    for (const weight of this.#quantized.values())
+      bytes += ('absmax' in weight ? packedInt8('weightBytes', weight) : packedNf4('weightBytes', weight)).bytes
+    return bytes
   }
 
   /**
@@ -318,21 +339,23 @@ export class Decoder implements Disposable {
     layer: number,
     name: LinearName,
     input: Tensor<FloatType>,
-    { updates }: ForwardOptions,
+    { updates, batchUpdates }: ForwardOptions,
     residual?: Tensor<FloatType>,
   ): Tensor<FloatType> {
     const key = `model.layers.${layer}.${name}`
     const weight = this.#quantized.get(`${key}.weight`) ?? this.#weight(`${key}.weight`)
     const bias = this.parameters.get(`${key}.bias`)
     const pair = updates?.pairFor(layer, name)
+    const stack = batchUpdates?.stackFor(layer, name)
     // One base may be added where the product is made.
-    const inside = pair || !(weight instanceof Tensor) ? undefined : (residual ?? bias)
+    const inside = pair || stack || !(weight instanceof Tensor) ? undefined : (residual ?? bias)
     const y = pair
       ? loraLinear(step, input, weight, pair)
       : inside
         ? linear(step, input, weight as Tensor<FloatType>, { base: inside })
         : anyLinear(step, input, weight)
-    const biased = bias && inside !== bias ? addBias(step, y, bias) : y
+    const updated = stack ? loraBatch(step, y, input, stack, batchUpdates!.ids) : y
+    const biased = bias && inside !== bias ? addBias(step, updated, bias) : updated
     return residual && inside !== residual ? add(step, residual, biased) : biased
   }
 
@@ -355,21 +378,6 @@ export class Decoder implements Disposable {
   [Symbol.dispose](): void {
     this.#scope[Symbol.dispose]()
   }
-}
-
-/** Weights for a new model: see {@link Decoder.random}. */
-export function randomTensors(config: DecoderConfig, random: Random, deviation = 0.02): Map<string, CpuTensor> {
-  const residual = deviation / Math.sqrt(2 * config.layers)
-  const tensors = new Map<string, CpuTensor>()
-  for (const [name, shape] of expectedTensors(config)) {
-    const size = shape.reduce((all, dimension) => all * dimension, 1)
-    const writes = name.endsWith('o_proj.weight') || name.endsWith('down_proj.weight')
-    const values = name.endsWith('norm.weight')
-      ? new Float32Array(size).fill(1)
-      : random.normals(size, writes ? residual : deviation)
-    tensors.set(name, cpuTensor('F32', shape, values))
-  }
-  return tensors
 }
 
 /** Number of parameters of rank-`rank` updates to every linear layer of one layer. */

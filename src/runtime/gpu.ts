@@ -260,11 +260,16 @@ export class Gpu implements Disposable {
   }
 
   /**
-   * Rewrites some rows of a matrix, for weights that come in pieces.
+   * Rewrites some rows of a matrix, or elements of a vector, for weights that come in pieces.
    * @param first the first row; it and the number of rows must keep to multiples of four bytes.
+   * @param values numbers, rounded to the dtype; integers as the tensor holds them.
    * @throws RangeError when the rows pass the end.
    */
-  writeRows(tensor: Tensor<FloatType>, first: number, values: Float32Array): void {
+  writeRows<D extends FloatType | 'u32'>(
+    tensor: Tensor<D>,
+    first: number,
+    values: D extends 'u32' ? Uint32Array<ArrayBuffer> : Float32Array<ArrayBuffer>,
+  ): void {
     const columns = tensor.size / tensor.shape[0]
     const count = values.length / columns
     if (!Number.isInteger(count) || first < 0 || first + count > tensor.shape[0])
@@ -273,7 +278,8 @@ export class Gpu implements Disposable {
     for (const window of tensor.windows ?? [tensor]) {
       const [begin, end] = [Math.max(first, row), Math.min(first + count, row + window.shape[0])]
       if (begin < end) {
-        const host = encode(tensor.dtype, values.subarray((begin - first) * columns, (end - first) * columns))
+        const part = values.subarray((begin - first) * columns, (end - first) * columns)
+        const host = tensor.dtype === 'f16' ? encode(tensor.dtype, part) : (part as HostArray<D>)
         const offset = window.offset + (begin - row) * columns * bytesOf[tensor.dtype]
         this.queue.write(window.block.buffer, offset, padded(host))
       }

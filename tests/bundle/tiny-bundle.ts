@@ -8,7 +8,7 @@ import { type DecoderConfig, parameterCount, toHuggingFaceConfig } from '../../s
 import { writeSafetensors } from '../../src/formats/safetensors.ts'
 import { cpuTensor } from '../../src/formats/tensor.ts'
 import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
-import { randomTensors } from '../../src/models/decoder.ts'
+import { randomTensors } from '../../src/models/random-tensors.ts'
 
 export const config: DecoderConfig = {
   ...{ vocabularySize: 96, width: 16, layers: 1, heads: 2, kvHeads: 1, headSize: 8, ffnWidth: 24 },

@@ -77,3 +77,34 @@ test('exit codes and one line each: damage 1, wrong words 2', async () => {
   expect(missing.code).toBe(1)
   expect(JSON.parse(missing.stdout)).toMatchObject({ event: 'error', name: 'NetworkError' })
 }, 60_000)
+
+test('chat follows a schema or chooses; what is cut, refused or too long says so', async () => {
+  const chat = (...args: string[]) => nexus('chat', teacher, '--raw', '--storage', 'f32', '--prompt', '#', ...args)
+  const file = join(work, 'schema.json')
+  const properties = { name: { type: 'string', maxLength: 6 }, age: { type: 'integer', minimum: 0, maximum: 150 } }
+  writeFileSync(file, JSON.stringify({ type: 'object', properties, required: ['name', 'age'] }))
+  const whole = await chat('--schema', file, '--max-tokens', '100')
+  expect(whole.code).toBe(0)
+  const { name, age, ...others } = JSON.parse(whole.stdout) as Record<string, unknown>
+  expect([typeof name, Number.isInteger(age), others]).toEqual(['string', true, {}])
+  const cut = await chat('--schema', file, '--max-tokens', '5', '--json')
+  expect(cut.code).toBe(1)
+  expect(JSON.parse(cut.stdout.trim().split('\n').at(-1)!)).toMatchObject({
+    event: 'answer',
+    finish: 'length',
+    tokens: 5,
+  })
+  expect(['yes', 'no']).toContain((await chat('--choice', 'yes', '--choice', 'no')).stdout.trim())
+
+  writeFileSync(file, '{"type": "object", "patternProperties": {}}')
+  const refused = await chat('--schema', file)
+  expect([refused.code, refused.stdout]).toEqual([2, ''])
+  expect(refused.stderr).toContain('Cannot follow the schema at #: patternProperties is not supported')
+  const wrong = [
+    ['--max-tokens', '1.5'],
+    ['--schema', file, '--choice', 'a'],
+  ]
+  expect(await Promise.all(wrong.map(async (args) => (await chat(...args)).code))).toEqual([2, 2])
+  const long = await nexus('chat', teacher, '--raw', '--storage', 'f32', '--context', '64', '--prompt', 'a'.repeat(99))
+  expect(long).toMatchObject({ code: 1, stderr: expect.stringContaining('has 100 tokens and the context 64') })
+}, 120_000)

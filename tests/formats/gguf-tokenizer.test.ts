@@ -25,8 +25,11 @@ describe.each(Object.entries(golden.ids))('%s', (file, ids) => {
     const { json, settings } = tokenizerFromGguf(gguf.metadata)
     const tokenizer = loadTokenizer(json, settings)
     expect(tokenizer.size).toBe(parseGgufConfig(gguf).vocabularySize)
+    const utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
     for (const [i, text] of golden.texts.entries()) {
       expect(tokenizer.encode(text), JSON.stringify(text)).toEqual(ids[i])
+      const bytes = ids[i].flatMap((id) => [...(tokenizer.bytes()[id] ?? [])])
+      if (!text.includes('▁')) expect(utf8.decode(Uint8Array.from(bytes))).toBe(text)
       // ▁ is how SentencePiece writes a space.
       if (!text.includes('▁')) expect(tokenizer.decode(ids[i])).toBe(text)
     }

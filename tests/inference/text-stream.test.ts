@@ -9,6 +9,7 @@ const bytes: Tokenizer = {
   specials: new Map(),
   encode: (text) => [...new TextEncoder().encode(text)],
   decode: (ids) => new TextDecoder().decode(Uint8Array.from(ids)),
+  bytes: () => Array.from({ length: 256 }, (_, i) => Uint8Array.of(i)),
 }
 
 function streamed(text: string, stops: string[] = []) {

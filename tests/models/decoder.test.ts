@@ -52,7 +52,7 @@ const config = {
 
 test('a decoder in NF4 computes what its dequantised weights would', () =>
   withoutLeaks(async () => {
-    const { randomTensors } = await import('../../src/models/decoder.ts')
+    const { randomTensors } = await import('../../src/models/random-tensors.ts')
     const { dequantizeNf4, quantizeNf4 } = await import('../../src/formats/nf4.ts')
     const { cpuTensor } = await import('../../src/formats/tensor.ts')
     const tensors = randomTensors(config, new Random(3), 0.2)
@@ -80,7 +80,7 @@ test('a decoder in NF4 computes what its dequantised weights would', () =>
 test('f16 weights and activations stay close to f32', () =>
   withoutLeaks(async () => {
     if (!gpu.capabilities.f16) return
-    const { randomTensors } = await import('../../src/models/decoder.ts')
+    const { randomTensors } = await import('../../src/models/random-tensors.ts')
     const tensors = randomTensors(config, new Random(4), 0.2)
     using half = Decoder.load(gpu, config, tensors, 'f16')
     using full = Decoder.load(gpu, config, tensors)

@@ -5,7 +5,7 @@ import { type DecoderConfig, parseModelConfig, toHuggingFaceConfig } from '../..
 import { writeSafetensors } from '../../src/formats/safetensors.ts'
 import { cpuTensor } from '../../src/formats/tensor.ts'
 import { readJson, writeFileAtomic, writeJson } from '../../src/host/files.ts'
-import { randomTensors } from '../../src/models/decoder.ts'
+import { randomTensors } from '../../src/models/random-tensors.ts'
 
 const tinyTeacher = join(import.meta.dirname, '../../models/tiny-teacher')
 

@@ -10,7 +10,7 @@ import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensor
 import { toFloat32 } from '../../src/formats/tensor.ts'
 import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
 import { writeJson } from '../../src/host/files.ts'
-import { randomTensors } from '../../src/models/decoder.ts'
+import { randomTensors } from '../../src/models/random-tensors.ts'
 import { finetune } from '../../src/train/finetune.ts'
 import { planFinetune } from '../../src/train/finetune-plan.ts'
 import { type FinetuneSettings, finetuneDefaults } from '../../src/train/finetune-settings.ts'
