@@ -40,7 +40,9 @@ interface Form {
 
 async function linked(sources: Record<string, string>, name: string, { f16, quads }: Form): Promise<string> {
   const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16, quads } })
-  const text = result.dest.replace(/\n{3,}/g, '\n\n').trim()
+  const linkedText = result.dest.replace(/\n{3,}/g, '\n\n').trim()
+  const lends = linkedText.includes('@builtin(subgroup_invocation_id)')
+  const text = lends ? `enable subgroups;\n${linkedText}` : linkedText
   return f16 && /\bf16\b/.test(text) ? `enable f16;\n${text}` : text
 }
 
