@@ -35,8 +35,8 @@ fn sum_of(t: Place, lane: u32, range: vec2u) -> Sums {
   }
   let end = (range.y + 3u) / 4u;
   var total: Sums;
+  var sum: Sums;
   for (var first = range.x / 4u; first < end; first += span) {
-    var sum: Sums;
     for (var k = first; k < min(first + span, end); k++) {
       var right: array<vec4f, 4>; // four of k of each column, or four columns of each k
       var left: array<vec4f, held>; // four of k of each row, or four rows of each k
@@ -67,7 +67,10 @@ fn sum_of(t: Place, lane: u32, range: vec2u) -> Sums {
         }
       }
     }
-    for (var r = 0u; r < rows; r++) { total[r] += sum[r]; }
+    for (var r = 0u; r < rows; r++) {
+      total[r] += sum[r];
+      sum[r] = vec4f();
+    }
   }
   return total;
 }

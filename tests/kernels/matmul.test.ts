@@ -70,6 +70,10 @@ const fours = [
     [2, 8, 420],
     [2, 420, 12],
   ],
+  [
+    [24, 1028],
+    [1028, 20],
+  ],
 ]
 
 for (const { name, transposeA, transposeB, swap } of forms) {
