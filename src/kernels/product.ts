@@ -97,6 +97,8 @@ export function product<D extends FloatType>(step: Step, problem: Product<D>, y:
 
 /** Fewest of k that a split sums: shorter ones cost more to add up than they win. */
 const leastChunk = 128
+/** Most of k that is added up in one go in f32: the error of longer sums passes 2e-6. */
+const longestSum = 4096
 
 function tiledProduct<D extends FloatType>(step: Step, problem: Product<D>, y: Tensor<D>, tier: ProductTier): void {
   const { batch, m, n, k, a, b, base, alpha } = problem
@@ -104,7 +106,9 @@ function tiledProduct<D extends FloatType>(step: Step, problem: Product<D>, y: T
   const { kernel } = tile
   const [columns, rows] = [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows)]
   const wanted = step.gpu.software ? 4 : 256
-  const splits = Math.max(1, Math.min(Math.floor(wanted / (columns * rows * batch)), Math.floor(k / leastChunk)))
+  const idle = Math.min(Math.floor(wanted / (columns * rows * batch)), Math.floor(k / leastChunk))
+  const accurate = y.dtype === 'f32' && kernel !== matmulLanes ? Math.ceil(k / longestSum) : 1
+  const splits = Math.max(1, idle, accurate)
   const chunk = 16 * Math.ceil(k / splits / 16)
   const params = {
     ...{ m, n, k, chunk, splits: Math.ceil(k / chunk), alpha },
