@@ -3,6 +3,7 @@
 // An invocation makes 4 rows × 8 columns from scalar loads, clamped at the ragged ends and thrown away there. Sums of 256
 // of k are added up first, so that the error does not grow with k.
 import package::lib::elem::elem;
+import package::lib::activation::activated;
 
 struct Params {
   m: u32, n: u32, k: u32,
@@ -16,6 +17,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 @group(0) @binding(4) var<storage, read> base: array<elem>;
 
+override activation: u32 = 0; // 1 SiLU, 2 GELU
 alias Sums = array<array<f32, 8>, 4>;
 
 fn sum_of(batch: u32, row: u32, column: u32) -> Sums {
@@ -52,7 +54,9 @@ fn plain(@builtin(global_invocation_id) id: vec3u) {
   let sum = sum_of(id.z, row, column);
   for (var r = 0u; r < 4u; r++) {
     for (var c = 0u; c < 8u; c++) {
-      if (row + r < p.m && column + c < p.n) { y[(id.z * p.m + row + r) * p.n + column + c] = elem(p.alpha * sum[r][c]); }
+      if (row + r < p.m && column + c < p.n) {
+        y[(id.z * p.m + row + r) * p.n + column + c] = elem(activated(activation, p.alpha * sum[r][c]));
+      }
     }
   }
 }
@@ -68,7 +72,7 @@ fn onto(@builtin(global_invocation_id) id: vec3u) {
     let from_base = id.z * p.base_stride + (row + r) * p.base_row + column;
     for (var c = 0u; c < 8u; c++) {
       if (row + r < p.m && column + c < p.n) {
-        y[(id.z * p.m + row + r) * p.n + column + c] = elem(f32(base[from_base + c]) + p.alpha * sum[r][c]);
+        y[(id.z * p.m + row + r) * p.n + column + c] = elem(activated(activation, f32(base[from_base + c]) + p.alpha * sum[r][c]));
       }
     }
   }

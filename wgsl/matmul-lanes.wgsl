@@ -5,7 +5,8 @@
 // and then to the total, so that the error does not grow with k.
 import package::lib::elem::elem;
 import package::lib::lanes::{lent, rows, loads, held, Sums};
-import package::lib::product::{p, a, b, a_transposed, b_transposed, range_of};
+import package::lib::activation::activated;
+import package::lib::product::{p, a, b, a_transposed, b_transposed, activation, range_of};
 
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<elem>>;
 @group(0) @binding(4) var<storage, read> base: array<vec4<elem>>;
@@ -75,6 +76,11 @@ fn sum_of(t: Place, lane: u32, range: vec2u) -> Sums {
   return total;
 }
 
+fn ended(v: vec4f) -> vec4f {
+  if (activation == 0u) { return v; }
+  return vec4f(activated(activation, v.x), activated(activation, v.y), activated(activation, v.z), activated(activation, v.w));
+}
+
 @compute @workgroup_size(across)
 fn plain(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32,
          @builtin(subgroup_invocation_id) lane: u32) {
@@ -82,7 +88,7 @@ fn plain(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l
   let sum = sum_of(t, lane, range_of(group));
   for (var r = 0u; r < rows; r++) {
     if (p.m > t.row + r && t.quad < p.n / 4u) {
-      y[(t.batch * p.m + t.row + r) * (p.n / 4u) + t.quad] = vec4<elem>(p.alpha * sum[r]);
+      y[(t.batch * p.m + t.row + r) * (p.n / 4u) + t.quad] = vec4<elem>(ended(p.alpha * sum[r]));
     }
   }
 }
@@ -96,7 +102,7 @@ fn onto(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lo
   for (var r = 0u; r < rows; r++) {
     if (p.m > t.row + r && t.quad < p.n / 4u) {
       let from_base = vec4f(base[(t.batch * p.base_stride + (t.row + r) * p.base_row) / 4u + t.quad]);
-      y[(t.batch * p.m + t.row + r) * (p.n / 4u) + t.quad] = vec4<elem>(from_base + p.alpha * sum[r]);
+      y[(t.batch * p.m + t.row + r) * (p.n / 4u) + t.quad] = vec4<elem>(ended(from_base + p.alpha * sum[r]));
     }
   }
 }

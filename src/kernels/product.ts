@@ -3,6 +3,7 @@ import { grid } from '../runtime/entry.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
+import type { Activation } from './gemv.ts'
 import { lanesFor } from './lanes.ts'
 import { matmulAny, matmulLanes, matmulStaged, matmulUnits, matmul as registers, splitSum } from './wgsl.gen.ts'
 
@@ -21,6 +22,13 @@ export interface Product<D extends FloatType> {
   readonly alpha: number
   /** (batch, m, n), or (n): one row for all. */
   readonly base?: Tensor<D>
+  /** Of base + alpha · (a · b); none unless told. */
+  readonly activation?: Activation
+}
+
+/** The number of an activation in the shaders, as a constant. */
+function activationOf({ activation }: Product<FloatType>) {
+  return activation ? { activation: activation === 'silu' ? 1 : 2 } : {}
 }
 
 /** The tiers: kernels with the same entry points and parameters, the rows and columns of a tile, their constants. */
@@ -120,6 +128,7 @@ function tiledProduct<D extends FloatType>(step: Step, problem: Product<D>, y: T
     constants: {
       ...{ a_transposed: +problem.transposeA, b_transposed: +problem.transposeB },
       ...tile.constants,
+      ...activationOf(problem),
       ...(kernel === matmulUnits ? { subgroup: step.gpu.capabilities.matrixUnits } : {}),
     },
   }
@@ -131,7 +140,7 @@ function tiledProduct<D extends FloatType>(step: Step, problem: Product<D>, y: T
   const parts = step.empty('f32', [batch, params.splits, m, n], 'parts')
   step.run(kernel.split, { a, b, parts }, params, dispatch)
   const sums = { batch, splits: params.splits, size: m * n, n, alpha, ...baseStrides(problem) }
-  const adding = { workgroups: grid(Math.ceil(y.size / 64)), flops: parts.size }
+  const adding = { workgroups: grid(Math.ceil(y.size / 64)), flops: parts.size, constants: activationOf(problem) }
   if (base) step.run(splitSum.onto, { parts, y, base }, sums, adding)
   else step.run(splitSum.plain, { parts, y }, sums, adding)
 }
@@ -154,7 +163,11 @@ function anyProduct<D extends FloatType>(step: Step, problem: Product<D>, y: Ten
     ...(transposeA ? { a_row: 1, a_column: m } : { a_row: k, a_column: 1 }),
     ...(transposeB ? { b_row: 1, b_column: k } : { b_row: n, b_column: 1 }),
   }
-  const dispatch = { workgroups: [Math.ceil(n / 64), Math.ceil(m / 32), batch], flops: 2 * batch * m * n * k }
+  const dispatch = {
+    workgroups: [Math.ceil(n / 64), Math.ceil(m / 32), batch],
+    flops: 2 * batch * m * n * k,
+    constants: activationOf(problem),
+  }
   if (base) step.run(matmulAny.onto, { a, b, y, base }, params, dispatch)
   else step.run(matmulAny.plain, { a, b, y }, params, dispatch)
 }
