@@ -30,6 +30,7 @@ export { type AttentionDecodeOptions, attentionDecode, type KvCache, kvAppend } 
 export { causalConv1d } from './kernels/causal-conv1d.ts'
 export { gelu, mul, scale, silu, sub, swiglu } from './kernels/elementwise.ts'
 export { embedding } from './kernels/embedding.ts'
+export { type FusedLinearOptions, fusedLinear, gatedLinear, type Norm } from './kernels/fused-linear.ts'
 export { gather } from './kernels/gather.ts'
 export { dequantizeInt8, type Int8Weight, int8Linear, uploadInt8 } from './kernels/int8.ts'
 export { anyLinear, type LinearWeight, type LoraPair, lora, loraLinear } from './kernels/lora.ts'
