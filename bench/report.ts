@@ -47,8 +47,8 @@ const benchFile = z.object({
       }),
     ),
   }),
-  /** Every op of ours on its own. */
-  results: z.array(z.object({ name: z.string(), ms: z.number(), quartiles, ...rates })),
+  /** Every op of ours on its own, with its error where the peers' cases have it. */
+  results: z.array(z.object({ name: z.string(), ms: z.number(), quartiles, error: z.number().optional(), ...rates })),
   /** Version of each peer, or why it does not start. */
   peers: z.record(z.string(), z.string()),
   /** Ours beside the peers; `ours` is null where our own result was wrong. */

@@ -15,9 +15,11 @@ import { generationTable, measureGeneration } from './generation.ts'
 import { printGrowth } from './growth.ts'
 import { measureMatrixUnits } from './matrix-units.ts'
 import { pcaTables } from './pca.ts'
+import { peerCases } from './peers/cases.ts'
 import { type Comparison, caseLine, compareWithPeers, type Rival } from './peers/comparison.ts'
 import { comparisonTable } from './peers/comparison-table.ts'
-import { fullPace, quickPace } from './peers/duel.ts'
+import { check, fullPace, quickPace } from './peers/duel.ts'
+import { prepareOurs } from './peers/ours.ts'
 import { PeerProcess } from './peers/process.ts'
 import { type BenchFile, readBenchFile } from './report.ts'
 import { type Stopwatch, stopwatch } from './stopwatch.ts'
@@ -50,19 +52,38 @@ const { values: options, positionals } = parseArgs({
   },
 })
 
+/** How far an op is from f64, where the comparison with the peers has it too; the tests know the others. */
+async function checkedHere(gpu: Gpu, name: string): Promise<{ error: number; right: boolean } | undefined> {
+  const item = peerCases.find((candidate) => candidate.name === name)
+  if (!item) return undefined
+  const inputs = item.inputs()
+  const ours = prepareOurs(gpu, item, inputs)
+  try {
+    return await check(item, inputs, ours, 'ours', ours.size)
+  } finally {
+    ours.free()
+  }
+}
+
 /** Times every op of the library, forward and with its gradient. */
 async function measureOps(gpu: Gpu, time: Stopwatch, most: Ceilings): Promise<BenchFile['results']> {
   const results: BenchFile['results'] = []
-  const measure = async (name: string, work: (step: Step) => void) => {
+  const measure = async (name: string, work: (step: Step) => void, checked?: { error: number }) => {
     const { median, quartiles } = await time(work)
     const timed: [number, number] = [...quartiles]
-    results.push({ name, ms: median, quartiles: timed, ...ratesOf(costOf(gpu, work), median, most) })
+    const error = checked ? { error: checked.error } : {}
+    results.push({ name, ms: median, quartiles: timed, ...error, ...ratesOf(costOf(gpu, work), median, most) })
     process.stderr.write(`${results.length} measured\r`)
   }
   for (const item of cases.filter(({ name }) => name.includes(options.filter))) {
+    const checked = await checkedHere(gpu, item.name)
+    if (checked && !checked.right) {
+      console.error(`${item.name} is wrong (error ${checked.error.toPrecision(1)}) and is not timed`)
+      continue
+    }
     using scope = gpu.scope(item.name)
     const op = item.setup(new Maker(scope))
-    await measure(item.name, (step) => step.withoutGradients(() => void op(step)))
+    await measure(item.name, (step) => step.withoutGradients(() => void op(step)), checked)
     if (item.backward)
       await measure(`${item.name}, with gradient`, (step) => {
         const y = op(step)
@@ -103,15 +124,16 @@ async function startPeers(names: readonly string[]) {
 }
 
 function opsTable(results: BenchFile['results']): string {
-  const rows = results.map(({ name, ms, quartiles, gflops, gbs, r }) => [
+  const rows = results.map(({ name, ms, quartiles, gflops, gbs, r, error }) => [
     name,
     ms.toFixed(3),
     `${quartiles[0].toFixed(3)}-${quartiles[1].toFixed(3)}`,
     gflops.toFixed(2),
     gbs.toFixed(2),
     r.toFixed(3),
+    error?.toExponential(0) ?? '-',
   ])
-  return table(['op', 'ms', 'quartiles', 'GFLOP/s', 'GB/s', 'R'], rows)
+  return table(['op', 'ms', 'quartiles', 'GFLOP/s', 'GB/s', 'R', 'f64 error'], rows)
 }
 
 function ceilingsLine(most: BenchFile['ceilings']): string {

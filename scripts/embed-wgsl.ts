@@ -41,12 +41,14 @@ interface Form {
 async function linked(sources: Record<string, string>, name: string, { f16, quads }: Form): Promise<string> {
   const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16, quads } })
   // Comments, indents and blank lines are for the files in wgsl/; whoever downloads the kernels is spared them.
-  const text = result.dest
+  const short = result.dest
     .replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
     .split('\n')
     .map((line) => line.trim())
     .filter(Boolean)
     .join('\n')
+  const lends = short.includes('@builtin(subgroup_invocation_id)')
+  const text = lends ? `enable subgroups;\n${short}` : short
   return f16 && /\bf16\b/.test(text) ? `enable f16;\n${text}` : text
 }
 

@@ -1,7 +1,9 @@
 // y = a · b with any sizes and strides, for those that are not multiples of four.                       y (batch, m, n)
 //   a[i, k] lies at i * a_row + k * a_column, b[k, j] at k * b_row + j * b_column
-// An invocation makes 4 rows × 8 columns from scalar loads, clamped at the ragged ends and thrown away there.
+// An invocation makes 4 rows × 8 columns from scalar loads, clamped at the ragged ends and thrown away there. Sums of 256
+// of k are added up first, so that the error does not grow with k.
 import package::lib::elem::elem;
+import package::lib::activation::activated;
 
 struct Params {
   m: u32, n: u32, k: u32,
@@ -15,6 +17,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 @group(0) @binding(4) var<storage, read> base: array<elem>;
 
+override activation: u32 = 0; // 1 SiLU, 2 GELU
 alias Sums = array<array<f32, 8>, 4>;
 
 fn sum_of(batch: u32, row: u32, column: u32) -> Sums {
@@ -22,16 +25,25 @@ fn sum_of(batch: u32, row: u32, column: u32) -> Sums {
   var b_base: array<u32, 8>;
   for (var r = 0u; r < 4u; r++) { a_base[r] = batch * p.a_stride + min(row + r, p.m - 1u) * p.a_row; }
   for (var c = 0u; c < 8u; c++) { b_base[c] = batch * p.b_stride + min(column + c, p.n - 1u) * p.b_column; }
+  var total: Sums;
   var sum: Sums;
-  for (var k = 0u; k < p.k; k++) {
-    var right: array<f32, 8>;
-    for (var c = 0u; c < 8u; c++) { right[c] = f32(b[b_base[c] + k * p.b_row]); }
+  for (var first = 0u; first < p.k; first += 256u) {
+    for (var k = first; k < min(first + 256u, p.k); k++) {
+      var right: array<f32, 8>;
+      for (var c = 0u; c < 8u; c++) { right[c] = f32(b[b_base[c] + k * p.b_row]); }
+      for (var r = 0u; r < 4u; r++) {
+        let left = f32(a[a_base[r] + k * p.a_column]);
+        for (var c = 0u; c < 8u; c++) { sum[r][c] += left * right[c]; }
+      }
+    }
     for (var r = 0u; r < 4u; r++) {
-      let left = f32(a[a_base[r] + k * p.a_column]);
-      for (var c = 0u; c < 8u; c++) { sum[r][c] += left * right[c]; }
+      for (var c = 0u; c < 8u; c++) {
+        total[r][c] += sum[r][c];
+        sum[r][c] = 0.0;
+      }
     }
   }
-  return sum;
+  return total;
 }
 
 @compute @workgroup_size(8, 8)
@@ -42,7 +54,9 @@ fn plain(@builtin(global_invocation_id) id: vec3u) {
   let sum = sum_of(id.z, row, column);
   for (var r = 0u; r < 4u; r++) {
     for (var c = 0u; c < 8u; c++) {
-      if (row + r < p.m && column + c < p.n) { y[(id.z * p.m + row + r) * p.n + column + c] = elem(p.alpha * sum[r][c]); }
+      if (row + r < p.m && column + c < p.n) {
+        y[(id.z * p.m + row + r) * p.n + column + c] = elem(activated(activation, p.alpha * sum[r][c]));
+      }
     }
   }
 }
@@ -58,7 +72,7 @@ fn onto(@builtin(global_invocation_id) id: vec3u) {
     let from_base = id.z * p.base_stride + (row + r) * p.base_row + column;
     for (var c = 0u; c < 8u; c++) {
       if (row + r < p.m && column + c < p.n) {
-        y[(id.z * p.m + row + r) * p.n + column + c] = elem(f32(base[from_base + c]) + p.alpha * sum[r][c]);
+        y[(id.z * p.m + row + r) * p.n + column + c] = elem(activated(activation, f32(base[from_base + c]) + p.alpha * sum[r][c]));
       }
     }
   }

@@ -43,9 +43,9 @@ fn sum_nn(t: Tile) -> Sums {
     }
     for (var r = 0u; r < 8u; r++) {
       let left = vec4f(a[a_base[r] + k]);
-      for (var i = 0u; i < 4u; i++) {
-        sum[r][0] += left[i] * right[i][0];
-        sum[r][1] += left[i] * right[i][1];
+      // Four products are added before they meet the sum: a quarter of the roundings.
+      for (var h = 0u; h < 2u; h++) {
+        sum[r][h] += left.x * right[0][h] + left.y * right[1][h] + left.z * right[2][h] + left.w * right[3][h];
       }
     }
   }

@@ -5,6 +5,7 @@
 // their angles. The gradient is the same turn the other way: `direction` is 1 or -1. `factor` scales the rotated part.
 import package::lib::part::{part, wide};
 import package::lib::grid::flat_workgroup;
+import package::lib::turn::turn_of;
 
 struct Params {
   tokens_in_all: u32, tokens: u32, heads: u32, heads_each: u32, head_size: u32, half_size: u32, offset: u32,
@@ -37,9 +38,9 @@ fn turn(s: Share, position: u32) {
     }
     return;
   }
-  let angle = f32(position) * frequencies[s.i];
-  let cosine = cos(angle) * p.factor;
-  let sine = sin(angle) * p.factor * p.direction;
+  let turned = turn_of(f32(position) * frequencies[s.i]);
+  let cosine = turned.cosine * p.factor;
+  let sine = turned.sine * p.factor * p.direction;
   for (var h = s.head; h < end; h++) {
     let at = (token + h) * p.head_size + s.i;
     let a = wide(x[at]);

@@ -7,12 +7,38 @@ import { gemv as wgsl } from './wgsl.gen.ts'
 /** Most rows of x for which a product with a weight is cheaper by reading the weight once than by tiles. */
 export const mostGemvRows = 4
 
+/** Activations that a product can end with. */
+export type Activation = 'silu' | 'gelu'
+
+/** What a product of few rows does beside the product, in the same kernel. */
+export interface GemvExtras<D extends FloatType, W> {
+  /** Multiplies with rmsNorm(x, gain) instead of x. */
+  readonly norm?: { readonly gain: Tensor<D>; readonly eps: number }
+  /** y = activation(x · weightᵀ) ∘ (x · secondᵀ) */
+  readonly gate?: { readonly second: W; readonly activation: Activation }
+  /** Added at the end, of y's shape. */
+  readonly base?: Tensor<D>
+}
+
 /**
- * Invocations that share four rows of a weight: a subgroup, so that their loads are coalesced. More, and a software GPU,
- * which runs one subgroup after another, would walk every row several times.
+ * Invocations that share four rows of a weight of `loads` loads a row: a subgroup, so that their loads are coalesced, or
+ * less where too many of them would idle. More, and a software GPU, which runs one subgroup after another, would walk every
+ * row several times.
  */
-export function splitFor({ capabilities }: Gpu): number {
-  return [64, 32, 16].find((size) => size <= capabilities.subgroupSize) ?? 8
+export function splitFor({ capabilities }: Gpu, loads: number): number {
+  const fits = [64, 32, 16].filter((size) => size <= capabilities.subgroupSize)
+  return fits.find((size) => Math.ceil(loads / size) * size <= 1.34 * loads) ?? 8
+}
+
+/** Of the extras: the constants of the shader, and how many products, operations and bytes they cost. */
+export function extrasCost<D extends FloatType, W>({ norm, gate, base }: GemvExtras<D, W>) {
+  const gated = gate ? (gate.activation === 'silu' ? 1 : 2) : 0
+  const bytes = (norm?.gain.bytes ?? 0) + (base?.bytes ?? 0)
+  return {
+    constants: { normed: +(norm !== undefined), gated, added: +(base !== undefined) },
+    weights: gate ? 2 : 1,
+    bytes,
+  }
 }
 
 /**
@@ -21,15 +47,27 @@ export function splitFor({ capabilities }: Gpu): number {
  * @param weight the dtype of `x`, (N, K).
  * @param y the dtype of `x`, (M, N).
  */
-export function gemvInto<D extends FloatType>(step: Step, x: Tensor<D>, weight: Tensor<D>, y: Tensor<D>): void {
+export function gemvInto<D extends FloatType>(
+  step: Step,
+  x: Tensor<D>,
+  weight: Tensor<D>,
+  y: Tensor<D>,
+  extras: GemvExtras<D, Tensor<D>> = {},
+): void {
   const [n, k] = weight.shape.slice(-2)
   const rows = x.size / k
-  const split = splitFor(step.gpu)
-  const workgroups = [Math.ceil((n * split) / 256)]
+  const split = splitFor(step.gpu, k / 4)
+  const { constants, weights, bytes } = extrasCost(extras)
+  const { norm, gate, base } = extras
   step.run(
     wgsl.forward,
-    { x, weight, y },
-    { n, k },
-    { workgroups, flops: 2 * rows * n * k, constants: { rows, split } },
+    { x, weight, y, gain: norm?.gain ?? x, second: gate?.second ?? weight, base: base ?? x },
+    { n, k, eps: norm?.eps ?? 0 },
+    {
+      workgroups: [Math.ceil((n * split) / 256)],
+      flops: 2 * weights * rows * n * k,
+      bytes: x.bytes + weights * weight.bytes + y.bytes + bytes,
+      constants: { rows, split, ...constants },
+    },
   )
 }

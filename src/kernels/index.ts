@@ -7,6 +7,7 @@ export { type AttentionDecodeOptions, attentionDecode, type KvCache, kvAppend } 
 export { causalConv1d } from './causal-conv1d.ts'
 export { gelu, mul, scale, silu, sub, swiglu } from './elementwise.ts'
 export { embedding } from './embedding.ts'
+export { type FusedLinearOptions, fusedLinear, gatedLinear, type Norm } from './fused-linear.ts'
 export { gather } from './gather.ts'
 export { dequantizeInt8, type Int8Weight, int8Linear, uploadInt8 } from './int8.ts'
 export { anyLinear, type LinearWeight, type LoraPair, lora, loraLinear } from './lora.ts'

@@ -4,8 +4,8 @@ import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { add } from './add.ts'
 import { joinColumns } from './columns.ts'
-import { scale } from './elementwise.ts'
-import { gemvInto, mostGemvRows } from './gemv.ts'
+import { gelu, scale, silu } from './elementwise.ts'
+import { type Activation, gemvInto, mostGemvRows } from './gemv.ts'
 import { product } from './product.ts'
 
 /** How {@link matmul} reads its factors and what it does with their product. */
@@ -18,6 +18,11 @@ export interface MatmulOptions<D extends FloatType = FloatType> {
   readonly alpha?: number
   /** Added to the product, in its dtype: its shape, or one row (N) for all. */
   readonly base?: Tensor<D>
+  /**
+   * Of all that: silu or gelu of base + alpha · (a · b), where the product is stored. With a gradient it is an op of its own,
+   * which keeps what it read.
+   */
+  readonly activation?: Activation
 }
 
 /**
@@ -35,7 +40,10 @@ export function matmul<D extends FloatType>(
   b: Tensor<D>,
   options: MatmulOptions<D> = {},
 ): Tensor<D> {
-  const { transposeA = false, transposeB = false, alpha = 1, base } = options
+  const { activation, ...rest } = options
+  if (activation && (step.records([a, b, ...(rest.base ? [rest.base] : [])]) || b.windows || isFew(a, b, rest)))
+    return activation === 'silu' ? silu(step, matmul(step, a, b, rest)) : gelu(step, matmul(step, a, b, rest))
+  const { transposeA = false, transposeB = false, alpha = 1, base } = rest
   if (b.windows) {
     if (!transposeB || base || alpha !== 1)
       throw new RangeError(
@@ -50,7 +58,7 @@ export function matmul<D extends FloatType>(
     // One matrix for all: the batch of `a` is just more rows.
     const flat = (x: Tensor<D>) => step.reshape(x, [x.size / x.shape.at(-1)!, x.shape.at(-1)!])
     const onto = base && base.shape.length > 1 ? flat(base) : base
-    const y = matmul(step, flat(a), b, { ...options, base: onto })
+    const y = matmul(step, flat(a), b, { ...rest, base: onto, activation })
     return step.reshape(y, [...a.shape.slice(0, -1), y.shape[1]])
   }
   const { batch, m, n, k } = sizesOf(a, b, transposeA, transposeB)
@@ -59,16 +67,16 @@ export function matmul<D extends FloatType>(
     throw new RangeError(
       `Cannot matmul onto base ${showShape(base.shape)}: it must be ${showShape(shape)} or one row ${showShape([n])}`,
     )
-  // So few rows that reading `b` is all that counts; that kernel adds nothing, so scale and base are ops of their own.
-  const few = transposeB && batch === 1 && m <= mostGemvRows && k % 4 === 0
-  if (few && (alpha !== 1 || base) && base?.shape.length !== 1) {
+  // So few rows that reading `b` is all that counts; that kernel does not scale, so that is an op of its own.
+  const few = isFew(a, b, rest)
+  if (few && alpha !== 1 && base?.shape.length !== 1) {
     const plain = matmul(step, a, b, { transposeB })
-    const scaled = alpha === 1 ? plain : scale(step, plain, alpha)
+    const scaled = scale(step, plain, alpha)
     return base ? add(step, base, scaled) : scaled
   }
   const y = step.empty(a.dtype, shape, 'matmul')
-  if (few && !base) gemvInto(step, a, b, y)
-  else product(step, { batch, m, n, k, a, b, transposeA, transposeB, alpha, base }, y)
+  if (few && base?.shape.length !== 1) gemvInto(step, a, b, y, { base })
+  else product(step, { batch, m, n, k, a, b, transposeA, transposeB, alpha, base, activation }, y)
 
   return step.node('matmul', y, base ? [a, b, base] : [a, b], (dy) => {
     const times = (left: Tensor<D>, right: Tensor<D>, layout: MatmulOptions) =>
@@ -86,6 +94,13 @@ export function matmul<D extends FloatType>(
       base?.requiresGrad ? (sameShape(base.shape, dy.shape) ? dy : columnSums(step, dy)) : null,
     ]
   })
+}
+
+/** Whether a product reads its one weight for so few rows that the GEMV does it. */
+function isFew(a: Tensor, b: Tensor, { transposeA = false, transposeB = false }: MatmulOptions): boolean {
+  const [rows, k] = [a.size / a.shape.at(-1)!, a.shape.at(-1)!]
+  const oneMatrix = b.shape.slice(0, -2).every((size) => size === 1)
+  return transposeB && !transposeA && oneMatrix && rows <= mostGemvRows && k % 4 === 0
 }
 
 /**
@@ -127,7 +142,7 @@ export function linear<D extends FloatType>(
   step: Step,
   x: Tensor<D>,
   weight: Tensor<D>,
-  options: Pick<MatmulOptions<D>, 'alpha' | 'base'> = {},
+  options: Pick<MatmulOptions<D>, 'alpha' | 'base' | 'activation'> = {},
 ): Tensor<D> {
   return matmul(step, x, weight, { ...options, transposeB: true })
 }

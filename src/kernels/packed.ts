@@ -1,12 +1,14 @@
 import type { FloatType } from '../core/dtype.ts'
 import { type Shape, showShape } from '../core/shape.ts'
 import { grid } from '../runtime/entry.ts'
+import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { mostGemvRows } from './gemv.ts'
+import { lanesFor } from './lanes.ts'
 import { packedGemvInto } from './packed-gemv.ts'
 import { type PackedWeight, weightOperands } from './packed-weight.ts'
-import { dequantize, packed as wgsl } from './wgsl.gen.ts'
+import { dequantize, packed, packedLanes } from './wgsl.gen.ts'
 
 /** A low-rank update that a product with a packed weight goes on to sum: see {@link packedForward}. */
 export interface ThinUpdate<D extends FloatType> {
@@ -22,11 +24,23 @@ function runOf(k: number): number {
   return steps % 8 === 0 ? 8 : steps % 4 === 0 ? 4 : steps % 2 === 0 ? 2 : 1
 }
 
-/** Invocations of a workgroup, side by side and in all: few columns get a taller one. */
-function layout(columns: number, m: number) {
+/**
+ * The kernel for `m` rows of `columns` columns, its constants and workgroups. In software, lanes lend each other rows where
+ * n is a multiple of four; elsewhere few columns get a taller workgroup.
+ * @param each columns that a lane makes when lanes lend.
+ * @param most rows of a tile then.
+ */
+function layout(gpu: Gpu, { m, n, columns }: { m: number; n: number; columns: number }, each: number, most: number) {
+  if (gpu.software && gpu.capabilities.subgroups && n % 4 === 0 && columns > 16) {
+    const { lent, across, rows: usual } = lanesFor(gpu, m)
+    const rows = Math.min(usual, most)
+    const workgroups = [Math.ceil(columns / (each * across)), Math.ceil(m / rows)]
+    return { wgsl: packedLanes, constants: { lent, across, rows }, workgroups }
+  }
   const across = columns <= 8 ? 1 : columns <= 16 ? 2 : 8
   const down = 64 / across
-  return { constants: { across, down }, workgroups: [Math.ceil(columns / (8 * across)), Math.ceil(m / (8 * down))] }
+  const workgroups = [Math.ceil(columns / (8 * across)), Math.ceil(m / (8 * down))]
+  return { wgsl: packed, constants: { across, down }, workgroups }
 }
 
 /**
@@ -58,7 +72,7 @@ export function packedForward<D extends FloatType>(
     return y
   }
   const rank = update?.thin.shape.at(-1) ?? 0
-  const { constants, workgroups } = layout(n, m)
+  const { wgsl, constants, workgroups } = layout(step.gpu, { m, n, columns: n }, 4, 32)
   const dispatch = {
     ...{ workgroups, constants: { ...constants, form: weight.form } },
     ...{ flops: 2 * m * n * (k + rank), bytes: x.bytes + y.bytes + weight.bytes + updateBytes(update) },
@@ -82,7 +96,7 @@ export function packedBackward<D extends FloatType>(
   const m = dy.size / n
   const dx = step.empty(dy.dtype, shape, 'dx')
   const rank = update?.thin.shape.at(-1) ?? 0
-  const { constants, workgroups } = layout(k, m)
+  const { wgsl, constants, workgroups } = layout(step.gpu, { m, n, columns: k }, 8, 16)
   const dispatch = {
     ...{ workgroups, constants: { ...constants, form: weight.form } },
     ...{ flops: 2 * m * k * (n + rank), bytes: dy.bytes + dx.bytes + weight.bytes + updateBytes(update) },
@@ -103,7 +117,7 @@ function updateBytes(update?: ThinUpdate<FloatType>): number {
 function padded<D extends FloatType>(step: Step, dy: Tensor<D>, m: number, n: number, width: number): Tensor<D> {
   const y = step.empty(dy.dtype, [m, width], 'padded')
   const params = { m, n, k: 0, run: 0, width, rank: 0, offset: 0 }
-  step.run(wgsl.pad, { ragged: dy, padded: y }, params, { workgroups: grid(Math.ceil(y.size / 64)), flops: 0 })
+  step.run(packed.pad, { ragged: dy, padded: y }, params, { workgroups: grid(Math.ceil(y.size / 64)), flops: 0 })
   return y
 }
 

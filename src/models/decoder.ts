@@ -17,9 +17,11 @@ import { addBias } from '../kernels/bias.ts'
 import { cast } from '../kernels/copy.ts'
 import { gelu, mul, scale, swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
+import { fusedLinear, gatedLinear, type Norm } from '../kernels/fused-linear.ts'
+import { mostGemvRows } from '../kernels/gemv.ts'
 import { headCrossEntropy } from '../kernels/head-loss.ts'
 import { type Int8Weight, packedInt8 } from '../kernels/int8.ts'
-import { anyLinear, type LoraPair, loraLinear } from '../kernels/lora.ts'
+import { anyLinear, type LinearWeight, type LoraPair, loraLinear } from '../kernels/lora.ts'
 import { type LoraStack, loraBatch } from '../kernels/lora-batch.ts'
 import { linear } from '../kernels/matmul.ts'
 import { type Nf4Weight, packedNf4 } from '../kernels/nf4.ts'
@@ -299,8 +301,12 @@ export class Decoder implements Disposable {
       options.observe?.(`${layer}.${name}`, activation)
       return activation
     }
-    const project = (input: Tensor<FloatType>, name: LinearName, residual?: Tensor<FloatType>) =>
-      this.#project(step, layer, name, input, options, residual)
+    const project = (
+      input: Tensor<FloatType>,
+      name: LinearName,
+      residual?: Tensor<FloatType>,
+      before?: Norm<FloatType>,
+    ) => this.#project(step, layer, name, input, options, residual, before)
     const norm = (y: Tensor<FloatType>, name: string) => this.#norm(step, y, `model.layers.${layer}.${name}.weight`)
     const heading = (y: Tensor<FloatType>, count: number) => step.reshape(y, [batch, tokens, count, headSize])
     const slides = config.slidingLayers[layer]
@@ -314,11 +320,20 @@ export class Decoder implements Disposable {
     const added = (input: Tensor<FloatType>, name: LinearName, behind: string) =>
       sandwichNorms ? add(step, x, norm(project(input, name), behind)) : project(input, name, x)
 
-    const input = see('attention.input', norm(x, 'input_layernorm'))
-    const query = see('query', project(input, 'self_attn.q_proj'))
+    // Where few rows are decoded, the products take in the norm before them and the gate between them.
+    const plain = !options.observe && !options.updates && !options.batchUpdates
+    const few = batch * tokens <= mostGemvRows && plain && !step.records([x])
+    const normOf = (name: string) => ({
+      gain: this.#weight(`model.layers.${layer}.${name}.weight`),
+      eps: config.normEps,
+    })
+
+    const inside = few ? normOf('input_layernorm') : undefined
+    const input = few ? x : see('attention.input', norm(x, 'input_layernorm'))
+    const query = see('query', project(input, 'self_attn.q_proj', undefined, inside))
     const q = turned(query, heads, 'q_norm')
-    const k = turned(project(input, 'self_attn.k_proj'), kvHeads, 'k_norm')
-    const v = heading(project(input, 'self_attn.v_proj'), kvHeads)
+    const k = turned(project(input, 'self_attn.k_proj', undefined, inside), kvHeads, 'k_norm')
+    const v = heading(project(input, 'self_attn.v_proj', undefined, inside), kvHeads)
     const attend = options.attend ?? ((_, ...operands) => attention(step, ...operands))
     const window = slides ? config.slidingWindow : undefined
     const looks = { scale: config.attentionScale, window, ranges: options.ranges }
@@ -326,14 +341,29 @@ export class Decoder implements Disposable {
     x = added(see('attention.mixed', mixed), 'self_attn.o_proj', 'post_attention_layernorm')
 
     const before = sandwichNorms ? 'pre_feedforward_layernorm' : 'post_attention_layernorm'
-    const ffnInput = see('ffn.input', norm(x, before))
-    const gate = project(ffnInput, 'mlp.gate_proj')
-    const up = project(ffnInput, 'mlp.up_proj')
-    const hidden = config.activation === 'silu' ? swiglu(step, gate, up) : mul(step, gelu(step, gate), up)
+    const gated = () => {
+      const ffnInput = see('ffn.input', norm(x, before))
+      const gate = project(ffnInput, 'mlp.gate_proj')
+      const up = project(ffnInput, 'mlp.up_proj')
+      return config.activation === 'silu' ? swiglu(step, gate, up) : mul(step, gelu(step, gate), up)
+    }
+    const halves = (['mlp.gate_proj', 'mlp.up_proj'] as const).map((name) => `model.layers.${layer}.${name}`)
+    const [gate, up] = halves.map((key) => this.#anyWeight(key))
+    const hidden =
+      few && !halves.some((key) => this.parameters.has(`${key}.bias`))
+        ? gatedLinear(step, x, gate, up, {
+            activation: config.activation === 'silu' ? 'silu' : 'gelu',
+            norm: normOf(before),
+          })
+        : gated()
     return see('output', added(see('ffn.hidden', hidden), 'mlp.down_proj', 'post_feedforward_layernorm'))
   }
 
-  /** A linear layer with its update, its bias and what it is added to. */
+  #anyWeight(key: string): LinearWeight {
+    return this.#quantized.get(`${key}.weight`) ?? this.#weight(`${key}.weight`)
+  }
+
+  /** A linear layer with its update, its bias, what it is added to, and the norm before it, of few rows without update. */
   #project(
     step: Step,
     layer: number,
@@ -341,12 +371,18 @@ export class Decoder implements Disposable {
     input: Tensor<FloatType>,
     { updates, batchUpdates }: ForwardOptions,
     residual?: Tensor<FloatType>,
+    before?: Norm<FloatType>,
   ): Tensor<FloatType> {
     const key = `model.layers.${layer}.${name}`
-    const weight = this.#quantized.get(`${key}.weight`) ?? this.#weight(`${key}.weight`)
+    const weight = this.#anyWeight(key)
     const bias = this.parameters.get(`${key}.bias`)
     const pair = updates?.pairFor(layer, name)
     const stack = batchUpdates?.stackFor(layer, name)
+    if (!pair && !stack && input.size / input.shape.at(-1)! <= mostGemvRows) {
+      const y = fusedLinear(step, input, weight, { norm: before, base: bias ? undefined : residual })
+      const biased = bias ? addBias(step, y, bias) : y
+      return bias && residual ? add(step, residual, biased) : biased
+    }
     // One base may be added where the product is made.
     const inside = pair || stack || !(weight instanceof Tensor) ? undefined : (residual ?? bias)
     const y = pair

@@ -104,7 +104,9 @@ export class Gpu implements Disposable {
       timestamps: device.features.has('timestamp-query'),
       matrixUnits: matrixUnits(device),
     }
-    this.pipelines = new Pipelines(device, /llvmpipe/i.test(device.adapterInfo?.description ?? ''))
+    const { description = '', architecture = '' } = device.adapterInfo ?? {}
+    const writesOut = /swiftshader/i.test(`${description} ${architecture}`)
+    this.pipelines = new Pipelines(device, /llvmpipe/i.test(description), writesOut)
     this.pool = new Pool(
       device,
       options.memoryBudget ?? 15 * 2 ** 30,

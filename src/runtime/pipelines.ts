@@ -2,6 +2,7 @@ import { GpuError } from '../core/errors.ts'
 import type { Entry } from './entry.ts'
 import type { Block } from './pool.ts'
 import type { Arena } from './queue.ts'
+import { unrolled } from './unroll.ts'
 
 /** A compiled entry point with the layout that its bind groups follow. */
 export interface Pipeline {
@@ -25,6 +26,7 @@ const mostBindGroups = 16_384
 export class Pipelines {
   readonly #device: GPUDevice
   readonly #storedParams: boolean
+  readonly #writesOut: boolean
   readonly #modules = new Map<string, GPUShaderModule>()
   readonly #pipelines = new Map<string, Pipeline>()
   readonly #bindGroups = new Map<string, GPUBindGroup>()
@@ -32,10 +34,12 @@ export class Pipelines {
   /**
    * @param storedParams whether parameters are bound as read-only storage. Mesa's software driver specialises a shader
    *   on the uniforms that its loops and conditions depend on, and compiles it anew at every dispatch.
+   * @param writesOut whether the loops of products are written out before compiling: SwiftShader does not unroll them.
    */
-  constructor(device: GPUDevice, storedParams: boolean) {
+  constructor(device: GPUDevice, storedParams: boolean, writesOut = false) {
     this.#device = device
     this.#storedParams = storedParams
+    this.#writesOut = writesOut
   }
 
   /**
@@ -75,7 +79,8 @@ export class Pipelines {
     const label = `${entry.kernel}.${entry.entry}`
     if (variant === 'f16' && !this.#device.features.has('shader-f16'))
       throw new GpuError(`Cannot run ${label} with f16 storage: this adapter has no shader-f16; use f32 tensors`)
-    const plain = withConstants(entry.source[variant]!, constants)
+    const constant = withConstants(entry.source[variant]!, constants)
+    const plain = this.#writesOut && /^(matmul|packed|gemv)/.test(entry.kernel) ? unrolled(constant) : constant
     const code = this.#storedParams ? plain.replaceAll('var<uniform>', 'var<storage, read>') : plain
     let module = this.#modules.get(code)
     if (!module) {

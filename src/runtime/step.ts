@@ -124,6 +124,11 @@ export class Step extends Scope {
     return step
   }
 
+  /** Whether an op of `inputs` would go on the tape: a gradient may be asked of it. */
+  records(inputs: readonly Tensor[]): boolean {
+    return this.#tape.recording && inputs.some(({ requiresGrad }) => requiresGrad)
+  }
+
   /** Runs `work` without recording gradients. */
   withoutGradients<T>(work: () => T): T {
     return this.#tape.paused(work)

@@ -27,6 +27,11 @@ export class Tape {
   #nodes: Node[] = []
   #recording = true
 
+  /** Whether ops are taken down. */
+  get recording(): boolean {
+    return this.#recording
+  }
+
   record(op: string, output: Tensor, inputs: readonly Tensor[], backward: Backward | 'none'): void {
     if (!this.#recording || !inputs.some((input) => input.requiresGrad)) return
     output.requiresGrad = true

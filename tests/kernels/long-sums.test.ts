@@ -5,7 +5,9 @@ import { dequantizeInt8, quantizeInt8 } from '../../src/formats/int8.ts'
 import { dequantizeNf4, quantizeNf4 } from '../../src/formats/nf4.ts'
 import { uploadInt8 } from '../../src/kernels/int8.ts'
 import { anyLinear, type LinearWeight, lora, loraLinear } from '../../src/kernels/lora.ts'
+import { matmul } from '../../src/kernels/matmul.ts'
 import { uploadNf4 } from '../../src/kernels/nf4.ts'
+import { productTiers, productWork } from '../../src/kernels/product.ts'
 import type { Scope } from '../../src/runtime/scope.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
@@ -84,21 +86,22 @@ for (const dtype of dtypes)
           expect(relativeError(await step.read(y), want)).toBeLessThan(bound[dtype])
         }))
 
-    if (name === 'dense') continue // dx is then a product of matmul's own
-    test(`${dtype} over ${name} of ${long} rows: dx`, () =>
-      withoutLeaks(async () => {
-        using step = gpu.step()
-        const [m, k] = [3, 8]
-        const random = new Random(2)
-        const packed = make(random.normals(long * k, 0.02), [long, k], dtype)
-        const x = step.filled(dtype, [m, k], 0)
-        x.requiresGrad = true
-        const slopes = withOutliers(random, m, long)
-        const y = anyLinear(step, x, packed.upload(step))
-        const dx = step.backward(y, { seed: step.upload(dtype, [m, long], slopes) }).get(x)
-        const want = product(rounded(dtype, slopes), turned(packed.dense, long, k), m, k, long)
-        expect(relativeError(await step.read(dx), want)).toBeLessThan(bound[dtype])
-      }))
+    // Few columns and many take kernels of their own.
+    for (const k of [8, 40])
+      test(`${dtype} over ${name} of ${long} rows: dx of ${k} columns`, () =>
+        withoutLeaks(async () => {
+          using step = gpu.step()
+          const m = 3
+          const random = new Random(2)
+          const packed = make(random.normals(long * k, 0.02), [long, k], dtype)
+          const x = step.filled(dtype, [m, k], 0)
+          x.requiresGrad = true
+          const slopes = withOutliers(random, m, long)
+          const y = anyLinear(step, x, packed.upload(step))
+          const dx = step.backward(y, { seed: step.upload(dtype, [m, long], slopes) }).get(x)
+          const want = product(rounded(dtype, slopes), turned(packed.dense, long, k), m, k, long)
+          expect(relativeError(await step.read(dx), want)).toBeLessThan(bound[dtype])
+        }))
   }
 
 for (const dtype of dtypes) {
@@ -134,3 +137,32 @@ for (const dtype of dtypes) {
       expect(relativeError(await step.read(alone), doubled)).toBeLessThan(bound[dtype])
     }))
 }
+
+const layouts = { NN: {}, NT: { transposeB: true }, TN: { transposeA: true } } as const
+// Each layout with each kernel that this adapter has.
+for (const dtype of dtypes)
+  for (const [layout, options] of Object.entries(dtype === 'f32' ? layouts : { NT: layouts.NT }))
+    for (const tier of [...productTiers(gpu, dtype), 'any size'] as const)
+      test(`${dtype} product ${layout} of ${long} with ${tier}`, () =>
+        withoutLeaks(async () => {
+          using step = gpu.step()
+          const [m, n] = tier === 'any size' ? [5, 21] : [8, 20]
+          const k = tier === 'any size' ? long + 1 : long
+          const random = new Random(7)
+          const [left, right] = [withOutliers(random, m, k), random.normals(n * k, 0.02)]
+          const [a, b] = [rounded(dtype, left), rounded(dtype, right)]
+          const want = product(a, b, m, n, k)
+          const { transposeA, transposeB } = { transposeA: false, transposeB: false, ...options }
+          const operands = [
+            transposeA ? step.upload(dtype, [k, m], turned(a, m, k)) : step.upload(dtype, [m, k], a),
+            transposeB ? step.upload(dtype, [n, k], b) : step.upload(dtype, [k, n], turned(b, n, k)),
+          ]
+          const work = productWork(dtype, transposeA, transposeB, m, n)
+          if (tier !== 'any size') gpu.tuning.choose(work, tier)
+          try {
+            const y = matmul(step, operands[0], operands[1], options)
+            expect(relativeError(await step.read(y), want)).toBeLessThan(bound[dtype])
+          } finally {
+            gpu.tuning.choose(work, undefined)
+          }
+        }))

@@ -70,6 +70,10 @@ const fours = [
     [2, 8, 420],
     [2, 420, 12],
   ],
+  [
+    [24, 1028],
+    [1028, 20],
+  ],
 ]
 
 for (const { name, transposeA, transposeB, swap } of forms) {
@@ -140,6 +144,60 @@ for (const tier of productTiers(gpu, 'f32'))
       ],
     ],
   })
+
+const activations = {
+  silu: (v: number) => v / (1 + Math.exp(-v)),
+  gelu: (v: number) => (v / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3))),
+}
+for (const [activation, f] of Object.entries(activations) as ['silu' | 'gelu', (v: number) => number][]) {
+  const reference = (x: Array64, weight: Array64, base: Array64): Array64 => {
+    const y = product(x, weight, false, true)
+    return { shape: y.shape, data: y.data.map((value, i) => f(value / 2 + base.data[i % base.data.length])) }
+  }
+  for (const tier of productTiers(gpu, 'f32'))
+    checkOp(`${activation} of a linear layer with ${tier}, in one kernel`, {
+      op: (step, x, weight, base) => {
+        choose(tier)
+        try {
+          return linear(step, x, weight, { alpha: 0.5, base, activation })
+        } finally {
+          choose(undefined)
+        }
+      },
+      reference,
+      // Tiles, a split sum, any size.
+      shapes: [
+        [[2, 7, 8], [20, 8], [20]],
+        [[6, 512], [20, 512], [20]],
+        [
+          [5, 7],
+          [3, 7],
+          [5, 3],
+        ],
+      ],
+      gradients: [],
+      dtypes: tier === 'registers 64x64' ? ['f32', 'f16'] : ['f32'],
+    })
+  checkOp(`${activation} of a linear layer with its gradient`, {
+    op: (step, x, weight, base) => linear(step, x, weight, { alpha: 0.5, base, activation }),
+    reference,
+    shapes: [
+      [[6, 8], [20, 8], [20]],
+      [
+        [2, 8],
+        [5, 8],
+        [2, 5],
+      ],
+    ],
+  })
+}
+
+test('an activation in the product is one dispatch', () => {
+  using step = gpu.step()
+  const [x, weight] = [step.filled('f32', [8, 64], 1), step.filled('f32', [32, 64], 1)]
+  linear(step, x, weight, { activation: 'gelu' })
+  expect(step.cost.dispatches).toBe(1)
+})
 
 checkOp('matmul with one b for all rows', {
   op: (step, a, b) => matmul(step, a, b, { transposeB: true }),

@@ -2,6 +2,7 @@
 //   y (batch, m, n)   a (m, k), or (k, m) with a_transposed   b (k, n), or (n, k) with b_transposed
 // An invocation owns 8 rows × 8 columns of y; a workgroup has `across` × `down` of them side by side.
 import package::lib::elem::elem;
+import package::lib::activation::activated;
 
 struct Params {
   m: u32, n: u32, k: u32, chunk: u32, splits: u32, // a split sums `chunk` of k
@@ -19,6 +20,7 @@ override a_transposed: u32 = 0;
 override b_transposed: u32 = 0;
 override across: u32 = 8;
 override down: u32 = 8;
+override activation: u32 = 0; // of what is stored, but for parts: 1 SiLU, 2 GELU
 alias Sums = array<array<vec4f, 2>, 8>;
 
 // The part of y that an invocation makes, and the part of k that it sums.
@@ -42,14 +44,16 @@ fn range_of(group: vec3u) -> vec2u {
 }
 
 fn put(batch: u32, row: u32, column: u32, sum: f32) {
-  if (row < p.m && column < p.n) { y[(batch * p.m + row) * p.n + column] = elem(p.alpha * sum); }
+  if (row < p.m && column < p.n) {
+    y[(batch * p.m + row) * p.n + column] = elem(activated(activation, p.alpha * sum));
+  }
 }
 
 // y = base + alpha * sum; base_row is 0 where one row of base serves all rows.
 fn put_onto(batch: u32, row: u32, column: u32, sum: f32) {
   if (row < p.m && column < p.n) {
     let from_base = f32(base[batch * p.base_stride + row * p.base_row + column]);
-    y[(batch * p.m + row) * p.n + column] = elem(from_base + p.alpha * sum);
+    y[(batch * p.m + row) * p.n + column] = elem(activated(activation, from_base + p.alpha * sum));
   }
 }
 
