@@ -1,5 +1,5 @@
 /** Components that fail in a row before the search ends. */
-const patience = 2
+export const patience = 2
 
 /** 99.9 % of the Tracy-Widom law of real noise lie below. */
 const tracyWidom = 3.2724

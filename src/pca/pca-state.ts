@@ -1,5 +1,5 @@
-import { EigenvalueDecomposition, Matrix } from 'ml-matrix'
 import { mergeSketches, type PcaSketch, sketchDirections } from './sketch.ts'
+import { symmetricEigen } from './symmetric-eigen.ts'
 
 /** The sufficient statistics of a PCA: they merge in any order. */
 export interface PcaState {
@@ -20,8 +20,16 @@ export interface Pca {
   readonly mean: Float64Array
   /** f64 (r): variances along the components, with n − 1 in the denominator. r is d, or at most ℓ from a sketch. */
   readonly eigenvalues: Float64Array
-  /** f64 (d, r): the components as columns. */
+  /** f64 (d, k): the components as columns; k is r, or as many as were asked for. */
   readonly components: Float64Array
+}
+
+/** What {@link decompose} may leave out. */
+export interface DecomposeOptions {
+  /** False takes second moments about zero instead of variances, so that the mean is part of what is kept. */
+  readonly centred?: boolean
+  /** k, components wanted: few are found in a ninth of the time of all. All unless told. */
+  readonly components?: number
 }
 
 /** Whether a state is a sketch. */
@@ -67,27 +75,25 @@ function mergeExact(a: PcaState, b: PcaState): PcaState {
 
 /**
  * Eigenvectors and eigenvalues of the covariance.
- * @param options.centred false takes second moments about zero instead, so that the mean is part of what is kept.
  * @throws RangeError with fewer than two rows.
  */
-export function decompose(state: AnyPcaState, { centred = true } = {}): Pca {
+export function decompose(state: AnyPcaState, { centred = true, components: wanted }: DecomposeOptions = {}): Pca {
   const { count, mean } = state
   if (count < 2) throw new RangeError(`Cannot decompose a PCA of ${count} rows: it needs two or more`)
   if (isSketch(state)) {
-    const { values, components } = sketchDirections(state, centred)
+    const { values, components } = sketchDirections(state, centred, wanted)
     return { count, mean, eigenvalues: values.map((value) => value / (count - 1)), components }
   }
   const d = mean.length
-  const covariance = new Matrix(d, d)
+  const covariance = new Float64Array(d * d)
   for (let i = 0; i < d; i++)
     for (let j = 0; j < d; j++) {
       const moment = centred ? 0 : count * mean[i] * mean[j]
-      covariance.set(i, j, ((state.scatter[i * d + j] + state.scatter[j * d + i]) / 2 + moment) / (count - 1))
+      covariance[i * d + j] = ((state.scatter[i * d + j] + state.scatter[j * d + i]) / 2 + moment) / (count - 1)
     }
-  const { realEigenvalues, eigenvectorMatrix } = new EigenvalueDecomposition(covariance, { assumeSymmetric: true })
-  const order = [...realEigenvalues.keys()].sort((a, b) => realEigenvalues[b] - realEigenvalues[a])
-  const components = new Float64Array(d * d)
-  for (const [rank, column] of order.entries())
-    for (let i = 0; i < d; i++) components[i * d + rank] = eigenvectorMatrix.get(i, column)
-  return { count, mean, eigenvalues: Float64Array.from(order, (i) => Math.max(0, realEigenvalues[i])), components }
+  const k = Math.min(d, wanted ?? d)
+  const { values, vectors } = symmetricEigen(covariance, d, k)
+  const components = new Float64Array(d * k)
+  for (let i = 0; i < k; i++) for (let c = 0; c < d; c++) components[c * k + i] = vectors[i * d + c]
+  return { count, mean, eigenvalues: values.map((value) => Math.max(0, value)), components }
 }

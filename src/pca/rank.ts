@@ -1,5 +1,5 @@
 import { clipChannels, type MassiveChannel, massiveChannels, scaleChannels } from './massive.ts'
-import { parallelAnalysis } from './parallel-analysis.ts'
+import { parallelAnalysis, patience } from './parallel-analysis.ts'
 import { type AnyPcaState, channelVariances, decompose, isSketch, type Pca } from './pca-state.ts'
 
 /** Estimates of how many components carry signal. Each is a number of components, not always whole. */
@@ -40,7 +40,7 @@ export function estimateStateRank(
 ): RankReport {
   const massive = massiveChannels(state)
   const clipped = massive.length > 0 ? clipChannels(state, massive) : state
-  const found = massive.length > 0 || !pca ? decompose(clipped, { centred }) : pca
+  const found = massive.length > 0 || !pca ? decompose(clipped, { centred, components: 0 }) : pca
   const estimates = estimateRank(wholeSpectrum(clipped, found, centred), state.count)
 
   const sizes = moments(state, centred).map(Math.sqrt)
@@ -48,9 +48,16 @@ export function estimateStateRank(
     state,
     sizes.map((size) => (size > 0 ? 1 / size : 0)),
   )
-  const standard = decompose(correlations, { centred })
-  const channels = { variances: moments(correlations, centred), components: standard.components }
-  const parallel = parallelAnalysis(wholeSpectrum(correlations, standard, centred), state.count, channels)
+  const variances = moments(correlations, centred)
+  let parallel = 0
+  // Components are found as far as the search for the rank goes.
+  for (let wanted = 64; ; wanted *= 3) {
+    const standard = decompose(correlations, { centred, components: wanted })
+    const channels = { variances, components: standard.components }
+    parallel = parallelAnalysis(wholeSpectrum(correlations, standard, centred), state.count, channels)
+    const found = standard.components.length / state.mean.length
+    if (found < wanted || parallel + patience + 1 < found) break
+  }
   return { ...estimates, rank: parallel, parallel, massive }
 }
 

@@ -1,4 +1,4 @@
-import { EigenvalueDecomposition, Matrix } from 'ml-matrix'
+import { symmetricEigen } from './symmetric-eigen.ts'
 
 /**
  * The state of Frequent Directions: rows B whose BᵀB stands for the centred scatter S of all rows seen. 0 ≤ S − BᵀB ≤
@@ -19,30 +19,29 @@ export interface PcaSketch {
   readonly shed: number
 }
 
-/** Eigenvalues, largest first, and eigenvectors as columns of rows·rowsᵀ, r small. */
-function gramEigen(rows: Float64Array, r: number, d: number) {
-  const gram = new Matrix(r, r)
+/** Eigenvalues, largest first, and the first `count` eigenvectors as rows of rows·rowsᵀ, r small. */
+function gramEigen(rows: Float64Array, r: number, d: number, count: number) {
+  const gram = new Float64Array(r * r)
   for (let i = 0; i < r; i++)
-    for (let j = i; j < r; j++) {
+    for (let j = 0; j <= i; j++) {
       let dot = 0
       for (let k = 0; k < d; k++) dot += rows[i * d + k] * rows[j * d + k]
-      gram.set(i, j, dot)
-      gram.set(j, i, dot)
+      gram[i * r + j] = gram[j * r + i] = dot
     }
-  const { realEigenvalues, eigenvectorMatrix } = new EigenvalueDecomposition(gram, { assumeSymmetric: true })
-  const order = [...realEigenvalues.keys()].sort((a, b) => realEigenvalues[b] - realEigenvalues[a])
-  return { values: order.map((i) => Math.max(0, realEigenvalues[i])), order, vectors: eigenvectorMatrix }
+  const { values, vectors } = symmetricEigen(gram, r, count)
+  return { values: Array.from(values, (value) => Math.max(0, value)), vectors }
 }
 
 /** The rows of a sketch turned along its principal directions and multiplied by `scale(eigenvalue)`, the first `kept`. */
 function turn(rows: Float64Array, d: number, kept: number, scale: (value: number, values: number[]) => number) {
   const r = rows.length / d
-  const { values, order, vectors } = gramEigen(rows, r, d)
-  const turned = new Float64Array(Math.min(kept, r) * d)
-  for (let i = 0; i < turned.length / d; i++) {
+  const count = Math.min(kept, r)
+  const { values, vectors } = gramEigen(rows, r, d, count)
+  const turned = new Float64Array(count * d)
+  for (let i = 0; i < count; i++) {
     const factor = scale(values[i], values)
     for (let k = 0; k < r; k++) {
-      const share = factor * vectors.get(k, order[i])
+      const share = factor * vectors[i * r + k]
       for (let c = 0; c < d; c++) turned[i * d + c] += share * rows[k * d + c]
     }
   }
@@ -89,9 +88,10 @@ export function mergeSketches(a: PcaSketch, b: PcaSketch): PcaSketch {
 /**
  * The principal directions of a sketch.
  * @param centred false adds the mean's own row, for second moments about zero.
- * @returns scatter eigenvalues along them, largest first, at most ℓ, and the directions as columns (d, r).
+ * @param wanted directions, all unless told.
+ * @returns scatter eigenvalues along them, largest first, at most ℓ, and the directions as columns (d, k).
  */
-export function sketchDirections(sketch: PcaSketch, centred: boolean) {
+export function sketchDirections(sketch: PcaSketch, centred: boolean, wanted = sketch.size) {
   const d = sketch.mean.length
   let { rows } = sketch
   if (!centred) {
@@ -102,10 +102,13 @@ export function sketchDirections(sketch: PcaSketch, centred: boolean) {
       sketch.rows.length,
     )
   }
-  const { values, turned } = turn(rows, d, sketch.size, (value) => (value > 0 ? 1 / Math.sqrt(value) : 0))
+  const { values, turned } = turn(rows, d, Math.min(wanted, sketch.size), (value) =>
+    value > 0 ? 1 / Math.sqrt(value) : 0,
+  )
   // Directions of no length are noise of the elimination, not directions.
-  const kept = values.slice(0, turned.length / d).filter((value) => value > 1e-12 * values[0]).length
+  const found = values.slice(0, sketch.size).filter((value) => value > 1e-12 * values[0]).length
+  const kept = Math.min(found, turned.length / d)
   const components = new Float64Array(d * kept)
   for (let i = 0; i < kept; i++) for (let c = 0; c < d; c++) components[c * kept + i] = turned[i * d + c]
-  return { values: Float64Array.from(values.slice(0, kept)), components }
+  return { values: Float64Array.from(values.slice(0, found)), components }
 }

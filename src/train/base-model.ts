@@ -56,7 +56,7 @@ export async function readBaseModel(path: string): Promise<BaseModel> {
 }
 
 /** Whether a tokenizer puts its first token in front of a text: by its settings, or by the template in its post-processor. */
-function asksForBos(tokenizerJson: object, settings: object): boolean {
+export function asksForBos(tokenizerJson: object, settings: object): boolean {
   const { add_bos_token: asked, bos_token: token } = settings as { add_bos_token?: unknown; bos_token?: unknown }
   if (typeof asked === 'boolean') return asked
   const text = typeof token === 'object' ? (token as { content?: unknown } | null)?.content : token

@@ -8,6 +8,8 @@ export interface Row {
   readonly ids: ArrayLike<number>
   /** f32 (T), 0 where a prediction is not trained. */
   readonly weights: ArrayLike<number>
+  /** Inputs that are not padding at the end; all unless told. */
+  readonly used?: number
 }
 
 /** Draws training rows of one length. */
@@ -29,6 +31,29 @@ export interface Batch {
   readonly weights: Float32Array<ArrayBuffer>
   /** Sum of the weights. */
   readonly total: number
+  /** u32 (rows): the tokens of each row that are not padding. */
+  readonly used: Uint32Array<ArrayBuffer>
+}
+
+/** Rows padded at their ends to the longest; causal models do not see what comes after. */
+export function padRows(rows: readonly Row[]): Row[] {
+  return padRowsTo(rows, Math.max(...rows.map((row) => row.weights.length)))
+}
+
+/**
+ * Rows padded at their ends to `tokens` inputs.
+ * @throws RangeError when a row is longer.
+ */
+export function padRowsTo(rows: readonly Row[], tokens: number): Row[] {
+  return rows.map(({ ids, weights, used = weights.length }) => {
+    if (weights.length > tokens)
+      throw new RangeError(`Cannot pad a row of ${weights.length} tokens to ${tokens}: cut it first`)
+    return {
+      ids: Uint32Array.from({ length: tokens + 1 }, (_, i) => ids[i] ?? 0),
+      weights: Float32Array.from({ length: tokens }, (_, i) => weights[i] ?? 0),
+      used,
+    }
+  })
 }
 
 /**
@@ -49,7 +74,8 @@ export function batchOf(rows: readonly Row[]): Batch {
       batch.weights[r * tokens + t] = weights[t]
       total += weights[t]
     }
-  return { rows: rows.length, tokens, total, ...batch }
+  const used = Uint32Array.from(rows, (row) => row.used ?? tokens)
+  return { rows: rows.length, tokens, total, used, ...batch }
 }
 
 /** `count` rows drawn from a source, as one batch. */

@@ -6,7 +6,7 @@ import { argmax } from '../kernels/select.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { batchOf, type Row, uploadBatch } from './batch.ts'
+import { batchOf, padRows, type Row, uploadBatch } from './batch.ts'
 
 /** What counts as one answer: an item whose every scored token is right, or each scored token by itself. */
 export type Unit = 'item' | 'token'
@@ -48,7 +48,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   for (let begin = 0; begin < items.length; begin += size) {
     if (options.signal?.aborted) throw new InterruptedError(`Stopped ${task} at item ${begin} of ${items.length}`)
     const part = items.slice(begin, begin + size)
-    const batch = batchOf(padded(part))
+    const batch = batchOf(padRows(part))
     using step = options.gpu.step({ label: task })
     const tensors = uploadBatch(step, batch)
     const logits = options.forward(step, tensors.ids)
@@ -75,13 +75,4 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
     score: correct.reduce((sum, hit) => sum + hit, 0) / correct.length,
     bitsPerToken: nats / scored / Math.LN2,
   }
-}
-
-/** Rows padded at their ends to the longest; causal models do not see what comes after. */
-function padded(rows: readonly Row[]): Row[] {
-  const tokens = Math.max(...rows.map((row) => row.weights.length))
-  return rows.map(({ ids, weights }) => ({
-    ids: Uint32Array.from({ length: tokens + 1 }, (_, i) => ids[i] ?? 0),
-    weights: Float32Array.from({ length: tokens }, (_, i) => weights[i] ?? 0),
-  }))
 }
