@@ -1,10 +1,11 @@
 import { RuleError } from '../core/errors.ts'
 import { exists, readJson, writeJson } from '../host/files.ts'
-import { evaluate } from '../train/evaluate.ts'
 import type { Baseline } from './capture.ts'
 import type { DistilResult } from './distil.ts'
-import { type Retention, retention, type Verdict } from './retention.ts'
-import { type NiwtRun, paths, type StageRecord } from './run.ts'
+import { type Measured, measure } from './measure.ts'
+import { pairedDifference, type Retention, retention, type Verdict } from './retention.ts'
+import type { RouterScores } from './router.ts'
+import { type ControlName, type NiwtRun, paths, type StageRecord, type StudentPaths } from './run.ts'
 import { Student } from './student.ts'
 import { readArchitecture } from './synthesize.ts'
 
@@ -29,6 +30,9 @@ export interface GateReport {
   }
   readonly recovered: readonly string[]
   readonly routerAccuracy: number
+  readonly routers?: RouterScores
+  /** Runs of the same budget that lack a part of the method, with what the student has over each. */
+  readonly controls?: Readonly<Partial<Record<ControlName, Readonly<Record<string, ControlScore>>>>>
   readonly capabilities: Readonly<
     Record<
       string,
@@ -36,9 +40,23 @@ export interface GateReport {
         readonly metric: string
         readonly required: number
         readonly bitsPerToken: { readonly teacher: number; readonly student: number }
+        /** All metrics that the items allow, with their standard errors. */
+        readonly scores?: { readonly teacher: Measured['scores']; readonly student: Measured['scores'] }
       }
     >
   >
+}
+
+/** What a control got on a capability. */
+export interface ControlScore {
+  readonly score: number
+  /** Share of the teacher's score. */
+  readonly ratio: number
+  readonly bitsPerToken: number
+  /** Score of the student less that of the control on the same items, with its 95 % interval. */
+  readonly gain: number
+  readonly lower: number
+  readonly upper: number
 }
 
 /**
@@ -53,30 +71,36 @@ export async function gateStage(run: NiwtRun): Promise<GateReport> {
   const baseline = (await readJson(where.baseline)) as Baseline
   const { architecture } = await readArchitecture(where.architecture)
   const distilled = ((await readJson(where.stage('4-distil'))) as StageRecord).result as DistilResult
-  using student = await Student.read(run.gpu, where, run.settings.student.storage)
+  const measured = await measureStudent(run, 'gate', where)
+  const clusters: Record<string, number> = {}
   const capabilities: Record<string, GateReport['capabilities'][string]> = {}
   for (const { capability: name, metric, retainFraction } of run.contracts) {
     const capability = run.capabilities.find((item) => item.name === name)!
-    const items = capability.items()
-    const { correct, bitsPerToken } = await evaluate({
-      gpu: run.gpu,
-      forward: (step, ids) => student.backbone.forward(step, ids, { updates: student.adapters.get(name)! }),
-      items,
-      unit: capability.unit,
-      task: `gate ${name}`,
-      onProgress: run.onProgress,
-      signal: run.signal,
+    const student = measured[name]
+    const teacher = bitsOf(baseline[name].correct)
+    // Tokens of one passage depend on each other: the passage is the unit of chance.
+    clusters[name] = capability.unit === 'token' ? teacher.length / capability.items().length : 1
+    const kept = retention(teacher, bitsOf(student.correct), {
+      ...{ required: retainFraction, clusterSize: clusters[name], chance: capability.chance },
     })
-    const teacher = Uint8Array.from(baseline[name].correct, Number)
-    // Characters of one passage depend on each other: the passage is the unit of chance.
-    const clusterSize = capability.unit === 'token' ? teacher.length / items.length : 1
-    const measured = retention(teacher, correct, { required: retainFraction, clusterSize, chance: capability.chance })
     capabilities[name] = {
-      ...measured,
+      ...kept,
       metric,
       required: retainFraction,
-      bitsPerToken: { teacher: baseline[name].bitsPerToken, student: bitsPerToken },
+      bitsPerToken: { teacher: baseline[name].bitsPerToken, student: student.bitsPerToken },
+      scores: { teacher: baseline[name].scores, student: student.scores },
     }
+  }
+  const controls: Partial<Record<ControlName, Record<string, ControlScore>>> = {}
+  for (const control of run.settings.controls ?? []) {
+    const theirs = await measureStudent(run, `gate ${control}`, where.control(control))
+    controls[control] = Object.fromEntries(
+      run.contracts.map(({ capability: name }) => {
+        const { score, correct, bitsPerToken } = theirs[name]
+        const difference = pairedDifference(bitsOf(measured[name].correct), bitsOf(correct), clusters[name])
+        return [name, { score, ratio: score / baseline[name].score, bitsPerToken, ...difference }]
+      }),
+    )
   }
   const verdicts = Object.values(capabilities).map(({ verdict }) => verdict)
   const report: GateReport = {
@@ -99,8 +123,27 @@ export async function gateStage(run: NiwtRun): Promise<GateReport> {
     },
     recovered: distilled.recovered,
     routerAccuracy: distilled.routerAccuracy,
+    routers: distilled.routers,
+    ...(run.settings.controls && { controls }),
     capabilities,
   }
   await writeJson(where.report, report)
   return report
+}
+
+/** Scores a student that stage 4 wrote on the held-out items of every capability. */
+async function measureStudent(run: NiwtRun, task: string, of: StudentPaths): Promise<Record<string, Measured>> {
+  const where = paths(run.folder, run.teacherName)
+  using student = await Student.read(run.gpu, where, run.settings.student.storage, of)
+  const measured: Record<string, Measured> = {}
+  for (const { capability: name } of run.contracts) {
+    const capability = run.capabilities.find((item) => item.name === name)!
+    const adapter = student.adapters.get(name)!
+    measured[name] = await measure(run, student.backbone, capability, `${task} ${name}`, adapter)
+  }
+  return measured
+}
+
+function bitsOf(text: string): Uint8Array {
+  return Uint8Array.from(text, Number)
 }

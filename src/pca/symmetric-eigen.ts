@@ -43,7 +43,8 @@ function tridiagonalise(matrix: Float64Array, n: number) {
     // Column k with the update that is still due; v and w are zero before the first.
     for (let i = k; i < n; i++) a[i * n + k] -= v[i] * w[k] + w[i] * v[k]
     diagonal[k] = a[k * n + k]
-    if (!Number.isFinite(diagonal[k])) throw new RangeError('Cannot decompose a matrix with entries that are not finite')
+    if (!Number.isFinite(diagonal[k]))
+      throw new RangeError('Cannot decompose a matrix with entries that are not finite')
     if (k === n - 1) break
     let norm = 0
     for (let i = k + 1; i < n; i++) norm = Math.hypot(norm, a[i * n + k])
