@@ -18,17 +18,22 @@ const allowed: Record<string, readonly string[]> = {
   pca: ['core', 'formats', 'runtime', 'kernels'],
   adapters: ['core', 'formats', 'runtime', 'kernels', 'models'],
   train: ['core', 'host', 'formats', 'data', 'runtime', 'kernels', 'models', 'adapters'],
+  report: ['core'],
+  profile: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'train', 'report'],
   bundle: ['core', 'formats'],
   inference: ['core', 'formats', 'runtime', 'kernels', 'models', 'adapters', 'bundle'],
-  distill: ['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
+  distill: [
+    ...['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle'],
+    ...['report', 'profile'],
+  ],
   demo: ['core', 'host', 'formats', 'runtime', 'train', 'distill'],
   cli: [
     ...['core', 'host', 'formats', 'runtime', 'kernels', 'models', 'pca', 'adapters', 'train', 'bundle', 'inference'],
-    ...['distill', 'demo'],
+    ...['distill', 'demo', 'report', 'profile'],
   ],
 }
 /** Rooms that a browser runs: they name no module of Node. */
-const browserRooms = ['core', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference']
+const browserRooms = ['core', 'report', 'formats', 'runtime', 'kernels', 'adapters', 'pca', 'bundle', 'inference']
 const mostLines = 400
 const webgpuCalls =
   /\bnavigator\.gpu\b|\.requestDevice\(|\.create(Buffer|ComputePipeline|ComputePipelineAsync|ShaderModule|BindGroup|Sampler|Texture|QuerySet)\(/

@@ -10,6 +10,7 @@ import { registerGenerate } from './generate.ts'
 import { registerKeys } from './keys.ts'
 import { registerNiwt } from './niwt.ts'
 import { registerPack } from './pack.ts'
+import { registerProfile } from './profile.ts'
 import { registerCache, registerPull } from './pull.ts'
 import { registerShow } from './show.ts'
 import { registerSign } from './sign.ts'
@@ -28,7 +29,7 @@ const program = new Command('nexus')
 
 const commands = [
   ...[registerDoctor, registerDemo, registerNiwt, registerPull, registerCache, registerShow, registerConvert],
-  ...[registerFinetune, registerChat, registerGenerate, registerTune],
+  ...[registerProfile, registerFinetune, registerChat, registerGenerate, registerTune],
   ...[registerPack, registerKeys, registerSign, registerVerify],
 ]
 for (const register of commands) register(program)

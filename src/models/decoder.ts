@@ -14,6 +14,7 @@ import type { ModelWeights } from '../formats/weights.ts'
 import { add } from '../kernels/add.ts'
 import { attention } from '../kernels/attention.ts'
 import { addBias } from '../kernels/bias.ts'
+import { cast } from '../kernels/copy.ts'
 import { gelu, mul, scale, swiglu } from '../kernels/elementwise.ts'
 import { embedding } from '../kernels/embedding.ts'
 import { headCrossEntropy } from '../kernels/head-loss.ts'
@@ -57,6 +58,10 @@ export interface ForwardOptions {
   readonly observe?: Observe
   /** Layers to leave out, as an ablation does. */
   readonly skip?: ReadonlySet<number>
+  /** Runs layers `begin` and later alone, from the residual stream `x` (B, T, C) before them: `ids` are not looked up. */
+  readonly from?: { readonly begin: number; readonly x: Tensor<FloatType> }
+  /** Layers to run; all unless told. */
+  readonly end?: number
   /** Keeps only the input of each layer for the backward pass and makes the rest again: less memory, a third more work. */
   readonly checkpoint?: boolean
   /** u32 (B): the position of the first token of each row; 0 unless told. */
@@ -198,12 +203,11 @@ export class Decoder implements Disposable {
       throw new RangeError(
         `Cannot run the decoder on ids ${showShape(ids.shape)}: they must be (B, T) with T at most ${config.contextLength}`,
       )
-    const rows = embedding(step, this.#weight('model.embed_tokens.weight'), ids)
-    let x = config.embeddingScale === 1 ? rows : scale(step, rows, config.embeddingScale)
-    options.observe?.('embedding', x)
+    let x = options.from?.x ?? this.#embed(step, ids)
+    if (!options.from) options.observe?.('embedding', x)
     if (options.checkpoint && options.observe)
       throw new RangeError('Cannot observe activations under checkpointing: they are given back at once')
-    for (let layer = 0; layer < config.layers; layer++) {
+    for (let layer = options.from?.begin ?? 0; layer < (options.end ?? config.layers); layer++) {
       if (options.skip?.has(layer)) continue
       const input = x
       x = options.checkpoint
@@ -213,6 +217,22 @@ export class Decoder implements Disposable {
         : this.#layer(step, layer, input, options)
     }
     return x
+  }
+
+  #embed(step: Step, ids: Tensor<'u32'>): Tensor<FloatType> {
+    const rows = embedding(step, this.#weight('model.embed_tokens.weight'), ids)
+    return this.config.embeddingScale === 1 ? rows : scale(step, rows, this.config.embeddingScale)
+  }
+
+  /**
+   * x · Wᵀ of one linear layer, without its bias: what its outputs are made of.
+   * @param x f32 (…, K).
+   * @returns f32 (…, N), with the weight as the decoder holds it.
+   */
+  product(step: Step, layer: number, name: LinearName, x: Tensor<'f32'>): Tensor<'f32'> {
+    const key = `model.layers.${layer}.${name}.weight`
+    const weight = this.#quantized.get(key) ?? cast(step, this.#weight(key), 'f32')
+    return anyLinear(step, x, weight) as Tensor<'f32'>
   }
 
   /** Logits from the residual stream: final norm and head. */

@@ -5,8 +5,9 @@ import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { readPair, ShiftedRows } from './shifted-rows.ts'
+import { ShiftedRows } from './shifted-rows.ts'
 import type { PcaSketch } from './sketch.ts'
+import { type PcaSnapshot, pairOf, putSnapshot, takeSnapshot } from './snapshot.ts'
 
 /**
  * Frequent Directions over centred rows: a buffer of 2ℓ rows that is shrunk to ℓ whenever it is full, all on the GPU.
@@ -82,28 +83,60 @@ export class FrequentDirections implements Disposable {
     this.#filled = this.size
   }
 
-  /** What was collected so far, in f64 on the host: at most 2ℓ rows. */
-  async state(): Promise<PcaSketch> {
-    const d = this.dimension
-    const n = this.#count
-    const { gpu } = this.#scope
-    const wide = wideColumns(d)
-    const [shift, buffer, shed] = await Promise.all(
-      [this.#rows.shift, this.#buffer, this.#shed].map((tensor) => gpu.read(tensor)),
-    )
-    const [sum, squares] = [await readPair(gpu, this.#rows.sum), await readPair(gpu, this.#squares)]
-    const offset = Float64Array.from({ length: d }, (_, i) => (n === 0 ? 0 : sum[i] / n))
+  get #held() {
+    const { shift, sum } = this.#rows
+    const { hi, lo } = this.#squares
     return {
-      count: n,
-      mean: offset.map((value, i) => value + shift[i]),
-      size: this.size,
-      rows: Float64Array.from({ length: this.#filled * d }, (_, i) => buffer[Math.floor(i / d) * wide + (i % d)]),
-      diagonal: offset.map((value, i) => Math.max(0, squares[i] - n * value * value)),
-      shed: shed[0],
+      ...{ shift, 'sum.hi': sum.hi, 'sum.lo': sum.lo, 'squares.hi': hi, 'squares.lo': lo },
+      ...{ buffer: this.#buffer, shed: this.#shed },
     }
+  }
+
+  /** What was collected so far, in f64 on the host. */
+  async state(): Promise<PcaSketch> {
+    return sketchState(this.dimension, await this.snapshot())
+  }
+
+  /** Numbers that a snapshot has beside its tensors. */
+  get counters(): PcaSnapshot['counters'] {
+    return { count: this.#count, filled: this.#filled, size: this.size }
+  }
+
+  /** Elements of each tensor of a snapshot. */
+  get sizes(): Readonly<Record<string, number>> {
+    return Object.fromEntries(Object.entries(this.#held).map(([name, { size }]) => [name, size]))
+  }
+
+  /** What lies on the GPU. */
+  snapshot(): Promise<PcaSnapshot> {
+    return takeSnapshot(this.#scope.gpu, this.#held, this.counters)
+  }
+
+  /** Goes on from a snapshot, to the last bit. */
+  restore(snapshot: PcaSnapshot): void {
+    putSnapshot(this.#scope.gpu, this.#held, snapshot)
+    this.#count = snapshot.counters.count
+    this.#filled = snapshot.counters.filled
   }
 
   [Symbol.dispose](): void {
     this.#scope[Symbol.dispose]()
+  }
+}
+
+/** The sketch that a snapshot stands for, in f64: at most 2ℓ rows. */
+export function sketchState(d: number, snapshot: PcaSnapshot): PcaSketch {
+  const { count: n, filled, size } = snapshot.counters
+  const wide = wideColumns(d)
+  const [shift, buffer, shed] = ['shift', 'buffer', 'shed'].map((name) => snapshot.tensors.get(name)!)
+  const [sum, squares] = [pairOf(snapshot, 'sum'), pairOf(snapshot, 'squares')]
+  const offset = Float64Array.from({ length: d }, (_, i) => (n === 0 ? 0 : sum[i] / n))
+  return {
+    count: n,
+    mean: offset.map((value, i) => value + shift[i]),
+    size,
+    rows: Float64Array.from({ length: filled * d }, (_, i) => buffer[Math.floor(i / d) * wide + (i % d)]),
+    diagonal: offset.map((value, i) => Math.max(0, squares[i] - n * value * value)),
+    shed: shed[0],
   }
 }

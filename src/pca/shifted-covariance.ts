@@ -5,7 +5,8 @@ import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import type { PcaState } from './pca-state.ts'
-import { readPair, ShiftedRows } from './shifted-rows.ts'
+import { ShiftedRows } from './shifted-rows.ts'
+import { type PcaSnapshot, pairOf, putSnapshot, takeSnapshot } from './snapshot.ts'
 
 /** Most columns whose covariance is kept whole. */
 export const mostCovarianceColumns = 4096
@@ -54,20 +55,50 @@ export class ShiftedCovariance implements Disposable {
     this.#count += count
   }
 
+  get #held() {
+    const { shift, sum } = this.#rows
+    const { hi, lo } = this.#scatter
+    return { shift, 'sum.hi': sum.hi, 'sum.lo': sum.lo, 'scatter.hi': hi, 'scatter.lo': lo }
+  }
+
   /** What was collected so far, in f64 on the host. */
   async state(): Promise<PcaState> {
-    const d = this.dimension
-    const n = this.#count
-    const { gpu } = this.#scope
-    const [shift, sum] = await Promise.all([gpu.read(this.#rows.shift), readPair(gpu, this.#rows.sum)])
-    const [hi, lo] = await Promise.all([gpu.read(this.#scatter.hi), gpu.read(this.#scatter.lo)])
-    const scatter = unpackTriangle(d, hi, lo)
-    const offset = Float64Array.from({ length: d }, (_, i) => (n === 0 ? 0 : sum[i] / n))
-    for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) scatter[i * d + j] -= n * offset[i] * offset[j]
-    return { count: n, mean: offset.map((value, i) => value + shift[i]), scatter }
+    return covarianceState(this.dimension, await this.snapshot())
+  }
+
+  /** Numbers that a snapshot has beside its tensors. */
+  get counters(): PcaSnapshot['counters'] {
+    return { count: this.#count }
+  }
+
+  /** Elements of each tensor of a snapshot. */
+  get sizes(): Readonly<Record<string, number>> {
+    return Object.fromEntries(Object.entries(this.#held).map(([name, { size }]) => [name, size]))
+  }
+
+  /** What lies on the GPU. */
+  snapshot(): Promise<PcaSnapshot> {
+    return takeSnapshot(this.#scope.gpu, this.#held, this.counters)
+  }
+
+  /** Goes on from a snapshot, to the last bit. */
+  restore(snapshot: PcaSnapshot): void {
+    putSnapshot(this.#scope.gpu, this.#held, snapshot)
+    this.#count = snapshot.counters.count
   }
 
   [Symbol.dispose](): void {
     this.#scope[Symbol.dispose]()
   }
+}
+
+/** The state that a snapshot stands for, in f64. */
+export function covarianceState(d: number, snapshot: PcaSnapshot): PcaState {
+  const n = snapshot.counters.count
+  const shift = snapshot.tensors.get('shift')!
+  const sum = pairOf(snapshot, 'sum')
+  const scatter = unpackTriangle(d, snapshot.tensors.get('scatter.hi')!, snapshot.tensors.get('scatter.lo')!)
+  const offset = Float64Array.from({ length: d }, (_, i) => (n === 0 ? 0 : sum[i] / n))
+  for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) scatter[i * d + j] -= n * offset[i] * offset[j]
+  return { count: n, mean: offset.map((value, i) => value + shift[i]), scatter }
 }

@@ -3,7 +3,6 @@ import { rowsAndColumns, showShape } from '../core/shape.ts'
 import { accumulate } from '../kernels/centre.ts'
 import { scale } from '../kernels/elementwise.ts'
 import { addColumnSums, type PairSum, pairSum, wideColumns, widenRows } from '../kernels/scatter.ts'
-import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
@@ -43,10 +42,4 @@ export class ShiftedRows {
     }
     return batch
   }
-}
-
-/** hi + lo in f64, on the host. */
-export async function readPair(gpu: Gpu, { hi, lo }: PairSum): Promise<Float64Array> {
-  const [high, low] = await Promise.all([gpu.read(hi), gpu.read(lo)])
-  return Float64Array.from(high, (value, i) => value + low[i])
 }

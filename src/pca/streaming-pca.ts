@@ -1,10 +1,12 @@
 import type { FloatType } from '../core/dtype.ts'
+import { wideColumns } from '../kernels/scatter.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { FrequentDirections } from './frequent-directions.ts'
+import { FrequentDirections, sketchState } from './frequent-directions.ts'
 import { type AnyPcaState, mergePcaStates } from './pca-state.ts'
-import { covarianceBytes, mostCovarianceColumns, ShiftedCovariance } from './shifted-covariance.ts'
+import { covarianceBytes, covarianceState, mostCovarianceColumns, ShiftedCovariance } from './shifted-covariance.ts'
+import type { PcaSnapshot } from './snapshot.ts'
 
 /** How a stream is collected. */
 export type StreamingMethod = 'covariance' | 'frequent-directions'
@@ -42,8 +44,7 @@ export class StreamingPca implements Disposable {
    */
   constructor(gpu: Gpu, dimension: number, options: StreamingPcaOptions = {}) {
     const { memory = 2 ** 28, sketchSize = 64, from } = options
-    const fits = dimension <= mostCovarianceColumns && covarianceBytes(dimension) <= memory
-    this.method = options.method ?? (fits ? 'covariance' : 'frequent-directions')
+    this.method = options.method ?? chooseMethod(dimension, { memory, sketchSize }).method
     this.dimension = dimension
     this.#from = from
     if (from && (from.mean.length !== dimension || 'scatter' in from !== (this.method === 'covariance')))
@@ -74,11 +75,50 @@ export class StreamingPca implements Disposable {
 
   /** What was collected so far, in f64 on the host. */
   async state(): Promise<AnyPcaState> {
-    const state: AnyPcaState = await this.#collector.state()
+    const state = snapshotState(this.dimension, await this.snapshot())
     return this.#from ? mergePcaStates(this.#from, state) : state
+  }
+
+  /** Numbers that a snapshot has beside its tensors. */
+  get counters(): PcaSnapshot['counters'] {
+    return this.#collector.counters
+  }
+
+  /** Elements of each tensor of a snapshot. */
+  get sizes(): Readonly<Record<string, number>> {
+    return this.#collector.sizes
+  }
+
+  /** What lies on the GPU, without what `from` brought along. */
+  snapshot(): Promise<PcaSnapshot> {
+    return this.#collector.snapshot()
+  }
+
+  /**
+   * Goes on from a snapshot, to the last bit.
+   * @throws RangeError when it is of another dimension or method.
+   */
+  restore(snapshot: PcaSnapshot): void {
+    this.#collector.restore(snapshot)
   }
 
   [Symbol.dispose](): void {
     this.#collector[Symbol.dispose]()
   }
+}
+
+/** The state that a snapshot of a stream of dimension `d` stands for, in f64. */
+export function snapshotState(d: number, snapshot: PcaSnapshot): AnyPcaState {
+  return snapshot.tensors.has('scatter.hi') ? covarianceState(d, snapshot) : sketchState(d, snapshot)
+}
+
+/** How a stream of `dimension` is collected where `memory` bytes may be kept, and the bytes that it takes. */
+export function chooseMethod(
+  dimension: number,
+  { memory = 2 ** 28, sketchSize = 64 }: Pick<StreamingPcaOptions, 'memory' | 'sketchSize'> = {},
+): { readonly method: StreamingMethod; readonly bytes: number } {
+  const bytes = covarianceBytes(dimension)
+  return dimension <= mostCovarianceColumns && bytes <= memory
+    ? { method: 'covariance', bytes }
+    : { method: 'frequent-directions', bytes: 8 * sketchSize * wideColumns(dimension) }
 }

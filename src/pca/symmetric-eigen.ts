@@ -90,10 +90,14 @@ function tridiagonalValues(diagonal: Float64Array, beside: Float64Array): Float6
   const d = Float64Array.from(diagonal)
   const e = new Float64Array(n)
   e.set(beside)
+  let norm = 0
+  for (let i = 0; i < n; i++) norm = Math.max(norm, Math.abs(d[i]) + Math.abs(e[i]))
+  // Between two eigenvalues of zero nothing is small by comparison: what counts is the size of the whole.
+  const small = (Number.EPSILON / 8) * norm
   for (let l = 0; l < n; l++)
     for (let iteration = 0; ; iteration++) {
       let m = l
-      while (m < n - 1 && Math.abs(e[m]) > Number.EPSILON * (Math.abs(d[m]) + Math.abs(d[m + 1]))) m++
+      while (m < n - 1 && Math.abs(e[m]) > Number.EPSILON * (Math.abs(d[m]) + Math.abs(d[m + 1])) + small) m++
       if (m === l) break
       if (iteration === mostIterations) throw new RangeError('Cannot find the eigenvalues: the iteration does not end')
       let g = (d[l + 1] - d[l]) / (2 * e[l])

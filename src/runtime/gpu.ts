@@ -143,6 +143,11 @@ export class Gpu implements Disposable {
     return this.pool.use
   }
 
+  /** Bytes that were read back from the GPU so far. */
+  get bytesRead(): number {
+    return this.queue.bytesRead
+  }
+
   /** Starts to look for the most bytes lent out at once; the function it gives back says how many they were. */
   watchPeak(): () => number {
     return this.pool.watchPeak()

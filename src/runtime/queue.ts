@@ -42,6 +42,8 @@ export class CommandQueue {
   readonly #staging = new Map<number, GPUBuffer[]>()
   /** Time, operations and bytes of every kernel while profiling is on. */
   profile: Profile | undefined
+  /** Bytes that came back to the host so far. */
+  bytesRead = 0
 
   /** @param rest how to wait for the device. */
   constructor(device: GPUDevice, rest: <T>(work: Promise<T>) => Promise<T> = (work) => work) {
@@ -193,6 +195,7 @@ export class CommandQueue {
    * @throws DeviceLostError, GpuError or ResourceError when the device reported a fault.
    */
   async read(buffer: GPUBuffer, bytes: number, offset = 0): Promise<ArrayBuffer> {
+    this.bytesRead += bytes
     if (this.#taken) throw new Error('Cannot read from the GPU within a recording: read after replay()')
     this.submit()
     this.check()

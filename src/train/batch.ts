@@ -1,5 +1,5 @@
 import type { Random } from '../core/random.ts'
-import type { Step } from '../runtime/step.ts'
+import type { Scope } from '../runtime/scope.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 
 /** One training row: `tokens` inputs, the token that follows each, and how much each prediction counts. */
@@ -93,8 +93,8 @@ export interface BatchTensors {
   readonly weights: Tensor<'f32'>
 }
 
-/** Uploads a batch into the memory of `step`. */
-export function uploadBatch(step: Step, { rows, tokens, ids, targets, weights }: Batch): BatchTensors {
+/** Uploads a batch into the memory of `step`, or of any scope. */
+export function uploadBatch(step: Scope, { rows, tokens, ids, targets, weights }: Batch): BatchTensors {
   const shape = [rows, tokens]
   return {
     ids: step.upload('u32', shape, ids, 'ids'),

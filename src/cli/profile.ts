@@ -1,0 +1,149 @@
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { z } from 'zod'
+import { UsageError } from '../core/errors.ts'
+import { exists, readJson } from '../host/files.ts'
+import { interruptSignal } from '../host/interrupt.ts'
+import { profileDefaults } from '../profile/profile.ts'
+import { runProfile } from '../profile/run.ts'
+import type { Profile } from '../profile/schema.ts'
+import { openGpu } from './open-gpu.ts'
+import { duration, makeOutput, type Output, table } from './output.ts'
+
+const storages = ['nf4', 'nf4-double', 'int8', 'f16', 'f32'] as const
+
+interface Options {
+  readonly data: string[]
+  readonly capability: string[]
+  readonly config?: string
+  readonly samples: number
+  readonly length: number
+  readonly seed: number
+  readonly storage: (typeof storages)[number]
+  readonly out: string
+  readonly shard: { index: number; count: number }
+  readonly batch: number
+  readonly share: number
+  readonly memory: number
+  readonly headSamples: number
+  readonly ablate: number
+  readonly heldOutTokens: number
+  readonly saveEvery: number
+  readonly keepState?: boolean
+  readonly fresh?: boolean
+  readonly adapter?: string
+  readonly json?: boolean
+}
+
+/** Adds `nexus profile`, `nexus profile merge` and `nexus profile report`. */
+export function registerProfile(program: Command): void {
+  const profile = program
+    .command('profile')
+    .description('reads a teacher on samples of each capability: ranks, head and layer importance, and a report')
+    .argument('<teacher>', 'GGUF file or Hugging Face folder')
+    .option('--data <file>', 'data of a capability: .jsonl, .parquet or .txt; once for each --capability', collect, [])
+    .option('--capability <name>', 'name of a capability; once for each --data', collect, [])
+    .option('--config <file>', '.json: {"capabilities": [{"name", "data"}, …]}, instead of the pairs')
+    .option('--samples <n>', 'samples a capability', whole, 200)
+    .option('--length <n>', 'most tokens of a sample', whole, 128)
+    .option('--seed <n>', 'seed of everything random', whole, 42)
+    .addOption(new Option('--storage <kind>', 'how the teacher is held').choices(storages).default('nf4'))
+    .option('--out <folder>', 'niwt_stage2_output/profiles/<teacher>/ is made in it', '.')
+    .option('--shard <i/n>', 'one of n shares of the samples, to be merged later; keeps the state', shard, {
+      index: 0,
+      count: 1,
+    })
+    .option('--batch <n>', 'samples a batch', whole, profileDefaults.batch)
+    .option('--share <share>', 'what the PCAs may cost, of the forward pass', number, profileDefaults.share)
+    .option('--memory <bytes>', 'GPU memory for the PCAs; less takes more passes', whole, profileDefaults.memory)
+    .option('--head-samples <n>', 'samples for head importance', whole, profileDefaults.headSamples)
+    .option('--ablate <n>', 'layers to confirm by ablation, from both ends', whole, profileDefaults.ablate)
+    .option('--held-out-tokens <n>', 'most held-out tokens for ablation', whole, profileDefaults.heldOutTokens)
+    .option('--save-every <n>', 'batches between saves; 0 saves every two minutes', whole, profileDefaults.saveEvery)
+    .option('--keep-state', 'keeps what merging needs, several times the size of the profile')
+    .option('--fresh', 'deletes an earlier profile of these capabilities and starts over')
+    .option('--adapter <name>', 'GPU to use: auto, software, or a part of its name')
+    .option('--json', 'one JSON object a line')
+    .addHelpText('after', '\nA profile that was stopped goes on where it was, to the same files.')
+    .action(run)
+  profile.enablePositionalOptions()
+}
+
+function collect(value: string, before: string[]): string[] {
+  return [...before, value]
+}
+
+function number(text: string): number {
+  const value = Number(text)
+  if (!(value >= 0)) throw new InvalidArgumentError('give a number.')
+  return value
+}
+
+function whole(text: string): number {
+  const value = number(text)
+  if (!Number.isInteger(value)) throw new InvalidArgumentError('give a whole number.')
+  return value
+}
+
+function shard(text: string): Options['shard'] {
+  const [, i, n] = /^(\d+)\/(\d+)$/.exec(text) ?? []
+  const [index, count] = [Number(i) - 1, Number(n)]
+  if (!(index >= 0 && index < count)) throw new InvalidArgumentError('give 1/3, 2/3 or 3/3, say.')
+  return { index, count }
+}
+
+const configSchema = z.object({
+  capabilities: z.array(z.object({ name: z.string(), data: z.string() })).min(1),
+})
+
+async function capabilitiesOf({ data, capability, config }: Options): Promise<{ name: string; data: string }[]> {
+  if (config !== undefined) {
+    const result = configSchema.safeParse(await readJson(config))
+    if (result.success) return result.data.capabilities
+    const [issue] = result.error.issues
+    throw new UsageError(`Cannot profile: ${config}: ${issue.path.join('.')}: ${issue.message}`)
+  }
+  if (data.length === 0 || data.length !== capability.length)
+    throw new UsageError(
+      `Cannot profile: give as many --data as --capability, one or more; got ${data.length} and ${capability.length}`,
+    )
+  return capability.map((name, i) => ({ name, data: data[i] }))
+}
+
+async function run(teacher: string, options: Options): Promise<void> {
+  const output = makeOutput(options.json ?? false)
+  const capabilities = await capabilitiesOf(options)
+  for (const path of [teacher, ...capabilities.map(({ data }) => data)])
+    if (!exists(path)) throw new UsageError(`Cannot profile: there is no ${path}`)
+  for (const { name } of capabilities)
+    if (!/^[\w.-]+$/.test(name) || capabilities.filter((other) => other.name === name).length > 1)
+      throw new UsageError(`Cannot profile the capability ${name}: names are letters, digits, _ and -, each once`)
+  const { samples, length, seed, storage, out, fresh = false } = options
+  const { batch, share, memory, headSamples, ablate, heldOutTokens, saveEvery } = options
+  const keepState = options.keepState ?? options.shard.count > 1
+  const settings = { batch, share, memory, headSamples, ablate, heldOutTokens, saveEvery, keepState }
+  const signal = interruptSignal(output.say)
+  using gpu = await openGpu(output, options.adapter)
+  const started = performance.now()
+  const result = await runProfile({
+    ...{ gpu, teacher, capabilities, samples, length, seed, storage, out, fresh, settings, shard: options.shard },
+    ...{ onProgress: output.onProgress, signal },
+  })
+  output.close()
+  show(result.profiles, output)
+  output.print(`Profile  ${result.folder}, in ${duration((performance.now() - started) / 1000)}`)
+  output.emit('result', { folder: result.folder })
+}
+
+/** A line for each capability. */
+function show(profiles: readonly Profile[], output: Output): void {
+  const rows = profiles.map((profile) => {
+    const ranks = Object.entries(profile.ranks).filter(([name]) => name.endsWith('output'))
+    const correlation = profile.scoreCorrelation === null ? '-' : profile.scoreCorrelation.toFixed(2)
+    return [
+      ...[profile.capability, String(profile.samples), String(profile.data.tokens), String(profile.data.stride)],
+      ...[String(Math.max(...ranks.map(([, { rank }]) => rank))), profile.keyLayers.join(' '), correlation],
+    ]
+  })
+  const header = ['capability', 'samples', 'tokens', 'one of', 'largest rank', 'key layers', 'score ~ ablation']
+  output.print(table(header, rows))
+}

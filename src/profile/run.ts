@@ -1,0 +1,133 @@
+import { basename, join } from 'node:path'
+import type { OnProgress } from '../core/progress.ts'
+import { exists, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
+import { Decoder } from '../models/decoder.ts'
+import type { WeightStorage } from '../models/decoder-weights.ts'
+import { type OpenModel, openModel } from '../models/open-model.ts'
+import type { Gpu } from '../runtime/gpu.ts'
+import { dataCapability, encodingOf } from '../train/data-capability.ts'
+import { type ProfileSettings, profileCapability } from './profile.ts'
+import { chooseSamples } from './samples.ts'
+import { type Profile, parseProfile } from './schema.ts'
+
+/** What a profile of a teacher is asked to do. */
+export interface ProfileRequest {
+  readonly gpu: Gpu
+  /** GGUF file or Hugging Face folder. */
+  readonly teacher: string
+  readonly capabilities: readonly { readonly name: string; readonly data: string }[]
+  /** Rows a capability. */
+  readonly samples: number
+  /** Most tokens of a row. */
+  readonly length: number
+  readonly seed: number
+  readonly storage: WeightStorage
+  /** This machine's share of the samples. */
+  readonly shard: { readonly index: number; readonly count: number }
+  readonly settings: ProfileSettings
+  /** `niwt_stage2_output/profiles/<teacher>/` is made in it. */
+  readonly out: string
+  /** Deletes what an earlier run left of these capabilities. */
+  readonly fresh?: boolean
+  readonly onProgress: OnProgress
+  readonly signal?: AbortSignal
+}
+
+/** What a run took; beside the profile, since it is another each time. */
+export interface ProfileMeasures {
+  readonly capability: string
+  readonly seconds: number
+  /** Most bytes of memory that the process had by then. */
+  readonly hostPeakBytes: number
+  readonly gpuPeakBytes: number
+  readonly bytesRead: number
+}
+
+/** Where the profiles of a teacher are. */
+export function profilesFolder(out: string, teacher: string): string {
+  return join(out, 'niwt_stage2_output', 'profiles', teacher)
+}
+
+/** The name of a teacher: that of its file or folder. */
+export function teacherName(path: string): string {
+  return basename(path).replace(/\.gguf$/i, '')
+}
+
+/** A hash of the configuration and of the beginning of every tensor: another one means another model. */
+export async function modelHash({ config, weights }: OpenModel): Promise<string> {
+  const parts: string[] = []
+  for (const [name] of weights.recipes) {
+    const values = await weights.read(name, 0, 1)
+    parts.push(sha256(new Uint8Array(values.buffer, values.byteOffset, values.byteLength)))
+  }
+  return sha256(JSON.stringify([config, parts]))
+}
+
+/**
+ * Profiles a teacher on each capability; those that are done are not done again.
+ * @throws RangeError when an earlier run of the same name was asked for something else; InterruptedError.
+ */
+export async function runProfile(request: ProfileRequest): Promise<{ folder: string; profiles: Profile[] }> {
+  const { gpu, storage, settings, samples, length, seed, shard } = request
+  await using model = await openModel(request.teacher)
+  const { config, tokenizer } = model
+  if (length > config.contextLength)
+    throw new RangeError(`Cannot profile rows of ${length} tokens: the model's context is ${config.contextLength}`)
+  const name = teacherName(request.teacher)
+  const folder = profilesFolder(request.out, name)
+  const hash = await modelHash(model)
+  const { layers, heads, width } = config
+  const teacher = { name, hash, storage, layers, heads, width }
+  let decoder: Decoder | undefined
+  const profiles: Profile[] = []
+  try {
+    for (const { name: capability, data } of request.capabilities) {
+      const target = join(folder, capability)
+      if (request.fresh) await removeFolder(target)
+      const source = await dataCapability({ name: capability, data, encoding: encodingOf(model), length })
+      const asked = {
+        ...{ teacher: hash, storage, data: source.dataHash, samples, length, seed, shard },
+        settings: { ...settings, saveEvery: undefined },
+      }
+      await expectSame(target, asked)
+      if (exists(join(target, 'profile.json'))) {
+        profiles.push(parseProfile(target, await readJson(join(target, 'profile.json'))))
+        continue
+      }
+      const started = performance.now()
+      const before = gpu.bytesRead
+      decoder ??= await Decoder.open(gpu, model.weights, { ...request, storage })
+      const peak = gpu.watchPeak()
+      const profile = await profileCapability({
+        ...{ decoder, tokenizer, teacher, capability, settings, folder: target },
+        ...{ description: source.description, dataHash: source.dataHash },
+        samples: chooseSamples(source.train, samples, seed, shard),
+        heldOut: source.items(),
+        onProgress: request.onProgress,
+        ...(request.signal && { signal: request.signal }),
+      })
+      profiles.push(profile)
+      const measures: ProfileMeasures = {
+        ...{ capability, seconds: (performance.now() - started) / 1000 },
+        hostPeakBytes: process.resourceUsage().maxRSS * 1024,
+        ...{ gpuPeakBytes: peak(), bytesRead: gpu.bytesRead - before },
+      }
+      await writeJson(join(target, 'measures.json'), measures)
+    }
+  } finally {
+    decoder?.[Symbol.dispose]()
+  }
+  return { folder, profiles }
+}
+
+async function expectSame(folder: string, asked: object): Promise<void> {
+  const path = join(folder, 'request.json')
+  if (!exists(path)) return writeJson(path, asked)
+  const before = (await readJson(path)) as Record<string, unknown>
+  for (const [name, value] of Object.entries(asked))
+    if (JSON.stringify(before[name]) !== JSON.stringify(value))
+      throw new RangeError(
+        `Cannot go on with the profile in ${folder}: ${name} was ${JSON.stringify(before[name])} and is now ` +
+          `${JSON.stringify(value)}. Give what it began with, another --out, or --fresh`,
+      )
+}
