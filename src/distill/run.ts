@@ -17,6 +17,12 @@ export interface NiwtSettings {
     readonly samples: number
     /** Rows a batch. */
     readonly batch: number
+    /** How the teacher's linear layers are held; nf4 unless told. */
+    readonly storage?: WeightStorage
+    /** Operations for the PCAs, as a share of the forward pass's: of more tokens they take a part; 0.12 unless told. */
+    readonly share?: number
+    /** Tokens that the loss of a layer is measured on; 512 unless told. */
+    readonly heldOutTokens?: number
   }
   readonly capture: {
     /** Rows of the distillation set, by capability. */

@@ -16,9 +16,10 @@ import { readJson, writeFileAtomic, writeJson } from '../host/files.ts'
 import { inputOf } from '../models/decoder.ts'
 import { type OpenModel, openModel } from '../models/open-model.ts'
 import { allocateRanks, type RankPlace } from '../pca/allocate.ts'
+import type { Profile } from '../profile/schema.ts'
 import { type AnchorPlan, planAnchors } from './anchors.ts'
 import { narrowFfn } from './narrow.ts'
-import type { LayerPlan, Profile } from './profile.ts'
+import type { LayerPlan } from './profile.ts'
 import { type NiwtRun, paths } from './run.ts'
 
 const whole = z.number().int()
