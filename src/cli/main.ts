@@ -4,6 +4,7 @@ import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
 import { registerChat } from './chat.ts'
 import { registerConvert } from './convert.ts'
 import { registerDemo } from './demo.ts'
+import { registerDistill } from './distill.ts'
 import { registerDoctor } from './doctor.ts'
 import { registerFinetune } from './finetune.ts'
 import { registerGenerate } from './generate.ts'
@@ -29,7 +30,7 @@ const program = new Command('nexus')
 
 const commands = [
   ...[registerDoctor, registerDemo, registerNiwt, registerPull, registerCache, registerShow, registerConvert],
-  ...[registerProfile, registerFinetune, registerChat, registerGenerate, registerTune],
+  ...[registerProfile, registerDistill, registerFinetune, registerChat, registerGenerate, registerTune],
   ...[registerPack, registerKeys, registerSign, registerVerify],
 ]
 for (const register of commands) register(program)

@@ -154,7 +154,7 @@ async function captureCapability(
         if (run.signal?.aborted) throw new InterruptedError(`Stopped ${task}`)
         const batch = drawBatch(capability, random, Math.min(size, rows - begin), tokens)
         const seed = (shard * 4096 + begin) % 2 ** 16
-        for (const [name, part] of await look(run, teacher, batch, bases, layout, seed)) values.get(name)!.push(part)
+        for (const [name, part] of await lookAt(run, teacher, batch, bases, layout, seed)) values.get(name)!.push(part)
         done = Math.min(total, done + batch.rows)
         run.onProgress({ task, done, total, unit: 'rows', figures: { shard: String(shard) } })
       }
@@ -164,8 +164,8 @@ async function captureCapability(
 }
 
 /** What the teacher gives for a batch, by column. */
-async function look(
-  run: NiwtRun,
+export async function lookAt(
+  run: Pick<NiwtRun, 'gpu' | 'settings'>,
   teacher: Decoder,
   batch: Batch,
   bases: ReadonlyMap<string, CpuTensor>,

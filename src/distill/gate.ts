@@ -1,3 +1,4 @@
+import { truncateAdapter } from '../adapters/truncate.ts'
 import { RuleError } from '../core/errors.ts'
 import { exists, readJson, writeJson } from '../host/files.ts'
 import type { Baseline } from './capture.ts'
@@ -31,6 +32,8 @@ export interface GateReport {
   readonly recovered: readonly string[]
   readonly routerAccuracy: number
   readonly routers?: RouterScores
+  /** By capability: what is kept when its adapter is cut to a share of its ranks. */
+  readonly rankCurve?: Readonly<Record<string, readonly { readonly rank: number; readonly ratio: number }[]>>
   /** Runs of the same budget that lack a part of the method, with what the student has over each. */
   readonly controls?: Readonly<Partial<Record<ControlName, Readonly<Record<string, ControlScore>>>>>
   readonly capabilities: Readonly<
@@ -102,6 +105,7 @@ export async function gateStage(run: NiwtRun): Promise<GateReport> {
       }),
     )
   }
+  const rankCurve = await measureRanks(run, baseline, capabilities)
   const verdicts = Object.values(capabilities).map(({ verdict }) => verdict)
   const report: GateReport = {
     verdict: verdicts.includes('fail') ? 'fail' : verdicts.includes('inconclusive') ? 'inconclusive' : 'pass',
@@ -125,6 +129,7 @@ export async function gateStage(run: NiwtRun): Promise<GateReport> {
     routerAccuracy: distilled.routerAccuracy,
     routers: distilled.routers,
     ...(run.settings.controls && { controls }),
+    ...(rankCurve && { rankCurve }),
     capabilities,
   }
   await writeJson(where.report, report)
@@ -142,6 +147,35 @@ async function measureStudent(run: NiwtRun, task: string, of: StudentPaths): Pro
     measured[name] = await measure(run, student.backbone, capability, `${task} ${name}`, adapter)
   }
   return measured
+}
+
+/** What adapters keep that are cut to the shares of their ranks that the settings name. */
+async function measureRanks(
+  run: NiwtRun,
+  baseline: Baseline,
+  whole: GateReport['capabilities'],
+): Promise<GateReport['rankCurve']> {
+  const { rankShares } = run.settings.evaluation ?? {}
+  if (!rankShares || rankShares.length === 0) return undefined
+  const where = paths(run.folder, run.teacherName)
+  using student = await Student.read(run.gpu, where, run.settings.student.storage)
+  const { config } = student.backbone
+  const curve: Record<string, { rank: number; ratio: number }[]> = {}
+  for (const { capability: name } of run.contracts) {
+    const capability = run.capabilities.find((item) => item.name === name)!
+    curve[name] = []
+    for (const share of rankShares) {
+      const { adapter, meanRank } = await truncateAdapter(run.gpu, student.adapters.get(name)!, config, share)
+      using cut = adapter
+      const task = `gate ${name} at ${Math.round(100 * share)} % of its ranks`
+      const { score } = await measure(run, student.backbone, capability, task, cut)
+      curve[name].push({ rank: meanRank, ratio: score / baseline[name].score })
+    }
+    const full = await truncateAdapter(run.gpu, student.adapters.get(name)!, config, 1)
+    full.adapter[Symbol.dispose]()
+    curve[name].push({ rank: full.meanRank, ratio: whole[name].ratio })
+  }
+  return curve
 }
 
 function bitsOf(text: string): Uint8Array {

@@ -68,6 +68,7 @@ export async function runPipeline(request: PipelineRequest): Promise<StageRecord
   const lock = {
     contracts,
     datasets: Object.fromEntries(run.capabilities.map((capability) => [capability.name, datasetHash(capability)])),
+    data: Object.fromEntries(run.capabilities.map(({ name, dataHash }) => [name, dataHash ?? 'made'])),
     teacher: await teacherHash(teacher),
     seed,
     settings: { ...settings, capture },

@@ -68,8 +68,10 @@ function hashOf(rows: readonly Row[]): string {
   return sha256(JSON.stringify(rows.map(({ ids }) => Array.from(ids))))
 }
 
-/** Of a model of many layers only so many times the layers that go are tried: those with the lowest scores. */
-const triedLayers = { all: 12, factor: 2 }
+/** How many layers are tried: all of few; of many twice as many as go, those with the lowest scores. */
+export function mostTried(layers: number, removed: number): number {
+  return layers <= 12 ? layers : Math.min(layers, 2 * removed)
+}
 
 /**
  * Removes as many layers as the student lacks, one by one, each time the one whose loss costs least on average over the
@@ -85,8 +87,7 @@ async function planRemoval(
   const wanted = run.settings.student.backbone ? 0 : layers - run.settings.student.layers
   const score = (layer: number) => profiles.reduce((sum, { layerScores }) => sum + layerScores[layer], 0)
   const order = Array.from({ length: layers }, (_, layer) => layer).sort((a, b) => score(a) - score(b) || a - b)
-  const tried = layers <= triedLayers.all ? layers : Math.min(layers, triedLayers.factor * wanted)
-  const candidates = order.slice(0, tried).sort((a, b) => a - b)
+  const candidates = order.slice(0, mostTried(layers, wanted)).sort((a, b) => a - b)
   const removed = new Set<number>()
   const cost: number[] = []
   const ablations: Ablation[] = []

@@ -96,6 +96,8 @@ export interface NiwtSettings {
   readonly evaluation?: {
     /** Items a batch; 120 unless told. */
     readonly batch?: number
+    /** Shares of their ranks to which adapters are cut and scored again, for the curve of rank against retention. */
+    readonly rankShares?: readonly number[]
   }
   /** Runs that the student is compared with, each trained as long on as much; none unless told. */
   readonly controls?: readonly ControlName[]

@@ -59,6 +59,8 @@ export interface ScopeLock {
   readonly contracts: readonly Contract[]
   /** sha256 of the held-out items of each capability. */
   readonly datasets: Readonly<Record<string, string>>
+  /** sha256 of what each capability is learned from; `made` where no file holds it. */
+  readonly data: Readonly<Record<string, string>>
   /** sha256 of the teacher's weights. */
   readonly teacher: string
   readonly seed: number

@@ -163,7 +163,7 @@ async function fromBackbone(path: string, teacher: OpenModel): Promise<StudentSe
 }
 
 /** @throws SyntaxError when the model is no plain Llama decoder: only such are trained. */
-function plainConfig(config: ModelConfig, what: string): DecoderConfig {
+export function plainConfig(config: ModelConfig, what: string): DecoderConfig {
   const extra = extraFeatures(config)
   if (extra.length > 0)
     throw new SyntaxError(

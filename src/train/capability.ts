@@ -15,6 +15,8 @@ export interface Capability extends RowSource {
   items(): Row[]
   /** The held-out questions where an answer is to be chosen, instead of written. */
   choices?(): ChoiceItem[]
+  /** sha256 of what it is learned from, where that is a file. */
+  readonly dataHash?: string
   /** A prompt to show, with what a right answer is where there is one. */
   readonly example: { readonly prompt: string; readonly answer?: string }
 }

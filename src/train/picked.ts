@@ -30,11 +30,35 @@ export interface Picked {
 export function pickScored(step: Step, hidden: Tensor<FloatType>, weights: ArrayLike<number>): Picked {
   const positions = Array.from({ length: weights.length }, (_, i) => i).filter((i) => weights[i] !== 0)
   if (positions.length === 0) throw new RangeError('Cannot score a batch: no token has a weight')
+  return pick(step, hidden, positions)
+}
+
+function pick(step: Step, hidden: Tensor<FloatType>, positions: readonly number[]): Picked {
   const columns = hidden.shape.at(-1)!
   const flat = step.reshape(hidden, [hidden.size / columns, columns])
   const size = Math.ceil(positions.length / unit) * unit
   const places = Uint32Array.from({ length: size }, (_, i) => positions[i] ?? positions[0])
   return { positions, states: embedding(step, flat, step.upload('u32', [size], places, 'places')) }
+}
+
+/**
+ * Cross entropy of tokens at some places in nats; a place may be looked at more than once.
+ * @returns f32 (n), of which the first `looks.length` count.
+ */
+export function lossesOf(
+  step: Step,
+  model: Decoder,
+  hidden: Tensor<FloatType>,
+  looks: readonly { readonly place: number; readonly target: number }[],
+): Tensor<'f32'> {
+  const { states } = pick(
+    step,
+    hidden,
+    looks.map(({ place }) => place),
+  )
+  const targets = Uint32Array.from({ length: states.shape[0] }, (_, i) => looks[i]?.target ?? 0)
+  const wanted = step.upload('u32', [targets.length], targets, 'targets')
+  return headCrossEntropy(step, model.normed(step, states), model.headWeight, wanted)
 }
 
 /** Values of a batch at picked places, the rest filled with `filler`. */

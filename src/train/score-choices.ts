@@ -3,7 +3,7 @@ import type { OnProgress } from '../core/progress.ts'
 import type { Decoder, LinearUpdates } from '../models/decoder.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { batchOf, padRows, type Row, uploadBatch } from './batch.ts'
-import { lossesAt } from './picked.ts'
+import { lossesOf } from './picked.ts'
 
 /** A question with several answers to choose from. */
 export interface ChoiceItem {
@@ -45,27 +45,30 @@ export interface ChoiceOptions {
  */
 export async function scoreChoices(options: ChoiceOptions): Promise<ChoiceScores> {
   const { items, batch: size = 120, task, model, updates } = options
-  const rows = items.flatMap((item, i) => item.rows.map((row, choice) => ({ row, i, choice })))
+  const trials = items.flatMap(trialsOf)
   const likelihood = items.map((item) => new Float64Array(item.rows.length))
   let [nats, scored] = [0, 0]
-  for (let begin = 0; begin < rows.length; begin += size) {
-    if (options.signal?.aborted) throw new InterruptedError(`Stopped ${task} at answer ${begin} of ${rows.length}`)
-    const part = rows.slice(begin, begin + size)
+  for (let begin = 0; begin < trials.length; begin += size) {
+    if (options.signal?.aborted) throw new InterruptedError(`Stopped ${task} at row ${begin} of ${trials.length}`)
+    const part = trials.slice(begin, begin + size)
     const batch = batchOf(padRows(part.map(({ row }) => row)))
+    const looks = part.flatMap(({ looks }, r) =>
+      looks.map((look) => ({ ...look, place: r * batch.tokens + look.place })),
+    )
     using step = options.gpu.step({ label: task })
-    const tensors = uploadBatch(step, batch)
-    const hidden = step.withoutGradients(() => model.hidden(step, tensors.ids, { ...(updates && { updates }) }))
-    const { positions, losses } = lossesAt(step, model, hidden, batch)
-    for (const [at, loss] of (await step.read(losses)).entries()) {
-      if (at >= positions.length) break
-      const { i, choice } = part[Math.floor(positions[at] / batch.tokens)]
-      likelihood[i][choice] -= loss
-      if (choice === items[i].answer) {
-        nats += loss
+    const { ids } = uploadBatch(step, batch)
+    const losses = step.withoutGradients(() =>
+      lossesOf(step, model, model.hidden(step, ids, { ...(updates && { updates }) }), looks),
+    )
+    const found = await step.read(losses)
+    for (const [at, { item, choice }] of looks.entries()) {
+      likelihood[item][choice] -= found[at]
+      if (choice === items[item].answer) {
+        nats += found[at]
         scored++
       }
     }
-    options.onProgress({ task, done: Math.min(rows.length, begin + size), total: rows.length, unit: 'answers' })
+    options.onProgress({ task, done: Math.min(trials.length, begin + size), total: trials.length, unit: 'rows' })
   }
   const right = (of: (i: number, choice: number) => number) =>
     Uint8Array.from(items, (item, i) => {
@@ -77,6 +80,27 @@ export async function scoreChoices(options: ChoiceOptions): Promise<ChoiceScores
     accNorm: right((i, choice) => likelihood[i][choice] / items[i].characters[choice]),
     bitsPerToken: nats / scored / Math.LN2,
   }
+}
+
+/** A token whose likelihood is wanted: where it is foretold in its row, and whose it is. */
+interface Look {
+  readonly place: number
+  readonly target: number
+  readonly item: number
+  readonly choice: number
+}
+
+/** The rows of an item. Answers of one token share the row of their question. */
+function trialsOf(item: ChoiceItem, index: number): { row: Row; looks: Look[] }[] {
+  const looksOf = ({ ids, weights }: Row, choice: number): Look[] =>
+    Array.from(weights).flatMap((weight, place) =>
+      weight === 0 ? [] : [{ place, target: ids[place + 1], item: index, choice }],
+    )
+  const looks = item.rows.map(looksOf)
+  const questions = new Set(item.rows.map(({ ids }) => Array.from(ids).slice(0, -1).join()))
+  if (questions.size === 1 && looks.every((own) => own.length === 1))
+    return [{ row: item.rows[0], looks: looks.flat() }]
+  return item.rows.map((row, choice) => ({ row, looks: looks[choice] }))
 }
 
 /** Share of ones, and its standard error as lm-evaluation-harness gives it: that of a mean, from the sample deviation. */

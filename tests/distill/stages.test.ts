@@ -62,7 +62,7 @@ describe('registry', () => {
 
 test('the scope may not change once it is locked', async () => {
   const path = join(folder, 'scope.lock.json')
-  const lock: ScopeLock = { contracts: [], datasets: { add: 'x' }, teacher: 't', seed: 42, settings: {} }
+  const lock: ScopeLock = { contracts: [], datasets: { add: 'x' }, data: {}, teacher: 't', seed: 42, settings: {} }
   await lockScope(path, lock)
   await lockScope(path, lock)
   await expect(lockScope(path, { ...lock, seed: 43 })).rejects.toThrow(RuleError)
