@@ -6,15 +6,15 @@ import { Adapter } from './adapter.ts'
 
 /**
  * An adapter cut to a share of its ranks, each update to its largest singular values: the best of that rank.
- * @param share 0 to 1; 0 leaves no update at all.
- * @returns the cut adapter, and the mean rank of its updates (0 for those that are gone).
+ * @param share 0 to 1.
+ * @returns the cut adapter, none where nothing is left of it, and the mean rank of its updates.
  */
 export async function truncateAdapter(
   gpu: Gpu,
   adapter: Adapter,
   config: DecoderConfig,
   share: number,
-): Promise<{ adapter: Adapter; meanRank: number }> {
+): Promise<{ adapter: Adapter | undefined; meanRank: number }> {
   const cut = new Map<string, CpuTensor>()
   const tensors = await adapter.toTensors('F32')
   let [ranks, pairs] = [0, 0]
@@ -40,7 +40,8 @@ export async function truncateAdapter(
     cut.set(name, cpuTensor('F32', [padded, k], rows))
     cut.set(other, cpuTensor('F32', [n, padded], columns))
   }
-  return { adapter: Adapter.load(gpu, adapter.name, config, cut), meanRank: ranks / Math.max(1, pairs) }
+  const left = cut.size > 0 ? Adapter.load(gpu, adapter.name, config, cut) : undefined
+  return { adapter: left, meanRank: ranks / Math.max(1, pairs) }
 }
 
 /**

@@ -160,6 +160,7 @@ async function measureRanks(
   const where = paths(run.folder, run.teacherName)
   using student = await Student.read(run.gpu, where, run.settings.student.storage)
   const { config } = student.backbone
+  const { adapters: ranks } = (await readArchitecture(where.architecture)).architecture
   const curve: Record<string, { rank: number; ratio: number }[]> = {}
   for (const { capability: name } of run.contracts) {
     const capability = run.capabilities.find((item) => item.name === name)!
@@ -171,9 +172,9 @@ async function measureRanks(
       const { score } = await measure(run, student.backbone, capability, task, cut)
       curve[name].push({ rank: meanRank, ratio: score / baseline[name].score })
     }
-    const full = await truncateAdapter(run.gpu, student.adapters.get(name)!, config, 1)
-    full.adapter[Symbol.dispose]()
-    curve[name].push({ rank: full.meanRank, ratio: whole[name].ratio })
+    const own = Object.values(ranks[name].ranks)
+    const rank = own.reduce((sum, value) => sum + value, 0) / own.length
+    curve[name].push({ rank, ratio: whole[name].ratio })
   }
   return curve
 }

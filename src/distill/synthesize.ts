@@ -25,7 +25,7 @@ import { type NiwtRun, paths } from './run.ts'
 const whole = z.number().int()
 
 /** configs/student_arch.json. */
-export const architectureSchema = z.object({
+const architectureSchema = z.object({
   teacher: z.object({ name: z.string(), parameters: whole.positive() }),
   /** config.json of the backbone, as Hugging Face's Llama classes read it. */
   backbone: z.record(z.string(), z.unknown()).meta({ description: 'config.json of the backbone' }),
@@ -60,6 +60,11 @@ export const architectureSchema = z.object({
   ),
   router: z.object({ kind: z.literal('prototypes'), width: whole.positive() }),
 })
+
+/** The JSON Schema of student_arch.json, as docs/student_arch.schema.json publishes it. */
+export function architectureJsonSchema(): object {
+  return z.toJSONSchema(architectureSchema)
+}
 
 /** What stage 3 decides: configs/student_arch.json. */
 export type StudentArchitecture = z.infer<typeof architectureSchema>

@@ -238,6 +238,9 @@ export async function resolveModel(name: string): Promise<string> {
   if (existsSync(name)) return resolve(name)
   const model = await findByName(name)
   if (model) return model.path
+  // What a person put beside the pulled ones.
+  const beside = join(modelsFolder(), name)
+  if (!/[/\\]/.test(name) && existsSync(beside)) return beside
   throw new UsageError(
     `There is no model ${name}: no such file or folder, and none that was pulled. Get it with: nexus pull ${name}`,
   )
