@@ -23,6 +23,7 @@ import {
 import { type Measured, measure } from './measure.ts'
 import type { LayerPlan } from './profile.ts'
 import { type NiwtRun, type NiwtSettings, paths } from './run.ts'
+import { writeTexts, writtenCapability } from './written.ts'
 
 /** Most bytes that a capture may take for a token, all included. */
 export const mostBytesPerToken = 300
@@ -96,28 +97,30 @@ export async function captureStage(run: NiwtRun): Promise<CaptureResult> {
   const { layers, backbone } = run.settings.student
   // A backbone of its own has no layers in common with the teacher.
   const anchors = backbone ? undefined : planAnchors(plan, config.layers, layers, capture.anchorLayers)
-  const columns = captureColumns(config, run.settings.tokens, capture, anchors)
+  const columns = captureColumns({ ...config, ...run.student }, run.settings.tokens, capture, anchors)
   const each = bytesPerToken(run.settings.tokens, columns)
   const wanted = run.capabilities.reduce((sum, { name }) => sum + capture.rows[name], 0) * run.settings.tokens
   await checkDiskSpace(run.folder, Math.ceil(1.05 * each * wanted))
 
   using teacher = await Decoder.open(run.gpu, files.weights, { storage: capture.storage ?? 'f32' })
-  const tokenizer = sha256(JSON.stringify(tokenizerJson))
+  const tokenizer = run.student?.tokenizer ?? sha256(JSON.stringify(tokenizerJson))
   let [bytes, tokens] = [0, 0]
   for (const capability of run.capabilities) {
     const { rows: _, shardBytes: __, batch: ___, ...decisive } = capture
-    const settings = sha256(JSON.stringify([run.seed, decisive, anchors, config]))
+    const written = capture.targets === 'text' ? await writeTexts(run, files, teacher, capability) : undefined
+    const settings = sha256(JSON.stringify([run.seed, decisive, anchors, config, written?.hash]))
     const layout: CaptureLayout = {
       ...{ capability: capability.name, tokens: run.settings.tokens, columns, settings, tokenizer },
     }
-    await captureCapability(run, teacher, capability, anchors, layout)
-    await using written = await Capture.open(where.capture(capability.name))
-    bytes += written.bytes
-    tokens += written.rows * run.settings.tokens
+    const source = written ? writtenCapability(capability, written.texts) : capability
+    await captureCapability(run, teacher, source, anchors, layout)
+    await using kept = await Capture.open(where.capture(capability.name))
+    bytes += kept.bytes
+    tokens += kept.rows * run.settings.tokens
   }
   if (!exists(where.baseline)) {
     const baseline: Record<string, Measured> = {}
-    for (const capability of run.capabilities)
+    for (const capability of run.teacherCapabilities ?? run.capabilities)
       baseline[capability.name] = await measure(run, teacher, capability, `score teacher ${capability.name}`)
     await writeJson(where.baseline, baseline)
   }
@@ -135,7 +138,7 @@ export async function capturesAreWhole(run: NiwtRun): Promise<boolean> {
 async function captureCapability(
   run: NiwtRun,
   teacher: Decoder,
-  capability: Capability,
+  capability: Pick<Capability, 'name' | 'row'>,
   anchors: AnchorPlan | undefined,
   layout: CaptureLayout,
 ): Promise<void> {

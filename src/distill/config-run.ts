@@ -1,9 +1,9 @@
 import { basename, dirname, isAbsolute, resolve } from 'node:path'
 import { RuleError } from '../core/errors.ts'
 import { fnv1a, type Random } from '../core/random.ts'
-import { exists } from '../host/files.ts'
-import { openModel } from '../models/open-model.ts'
-import type { Row } from '../train/batch.ts'
+import { exists, sha256 } from '../host/files.ts'
+import { type OpenModel, openModel } from '../models/open-model.ts'
+import { padRowsTo, type Row } from '../train/batch.ts'
 import type { Capability } from '../train/capability.ts'
 import { readChoices } from '../train/choice-file.ts'
 import { dataCapability, encodingOf, type ModelEncoding } from '../train/data-capability.ts'
@@ -12,17 +12,9 @@ import type { PipelineRequest } from './pipeline.ts'
 import { controlNames, type NiwtSettings } from './run.ts'
 
 /** What of a {@link PipelineRequest} a config file says. */
-export type ConfiguredRun = Pick<
+export type ConfiguredRun = Omit<
   PipelineRequest,
-  | 'folder'
-  | 'teacher'
-  | 'tokenizerJson'
-  | 'capabilities'
-  | 'contracts'
-  | 'teachers'
-  | 'settings'
-  | 'seed'
-  | 'restricted'
+  'toolVersion' | 'licence' | 'gpu' | 'onProgress' | 'signal' | 'runGate'
 >
 
 /**
@@ -42,16 +34,20 @@ export async function configuredRun(
   const backbone = config.student.backbone && (await find(config.student.backbone))
   await using model = await openModel(backbone ?? teacher)
   if (backbone && config.capture.targets !== 'text') await expectSameVocabulary(teacher, model.tokenizerJson, backbone)
-  const encoding = encodingOf(model)
-  const capabilities: Capability[] = []
-  for (const own of config.capabilities)
-    capabilities.push(
-      await configured(
-        { ...own, data: at(own.data), ...(own.choices && { choices: at(own.choices) }) },
-        encoding,
-        config,
-      ),
-    )
+  const text = config.capture.targets === 'text'
+  const all = async (of: OpenModel) => {
+    const capabilities: Capability[] = []
+    for (const [i, own] of config.capabilities.entries()) {
+      if (text && own.choices === undefined)
+        throw new SyntaxError(
+          `Cannot score capabilities.${i} by its data: two vocabularies cut it into different tokens. Give it choices`,
+        )
+      const found = { ...own, data: at(own.data), ...(own.choices && { choices: at(own.choices) }) }
+      capabilities.push(await configured(found, encodingOf(of), config))
+    }
+    return capabilities
+  }
+  const capabilities = await all(model)
   await using source = await openModel(teacher)
   const parameters = [...source.weights.recipes.values()].reduce(
     (sum, { shape }) => sum + shape.reduce((size, n) => size * n, 1),
@@ -59,6 +55,13 @@ export async function configuredRun(
   )
   const name = config.name ?? basename(teacher).replace(/\.gguf$/i, '')
   return {
+    ...(text && {
+      teacherCapabilities: await all(source),
+      student: {
+        vocabularySize: model.config.vocabularySize,
+        tokenizer: sha256(JSON.stringify(model.tokenizerJson)),
+      },
+    }),
     ...{ folder: config.out, teacher, tokenizerJson: model.tokenizerJson, capabilities, seed: config.seed },
     contracts: config.capabilities.map(({ name: capability, data, choices, retain }, i) => ({
       ...{ capability, benchmark: basename(choices ?? data), metric: capabilities[i].metric, retainFraction: retain },
@@ -108,9 +111,11 @@ async function configured(own: Own, encoding: ModelEncoding, { tokens }: Distill
     ...(description !== undefined && { description }),
     ...(mostTokens !== undefined && { mostTokens }),
   })
-  const items = limited(from.items(), mostItems, ({ ids }) => ids)
+  const items = limited(from.items(), mostItems)
   const row = own.pack ? packedRows(from.train, from.row) : from.row
-  const plain = { ...from, chance, row, items: () => items }
+  const prompts = [...new Set(from.train.map((one) => promptOf(one, encoding)))]
+  const written = { prompts, encode: (prompt: string, answer: string) => answered(prompt, answer, encoding, tokens) }
+  const plain = { ...from, chance, row, items: () => items, written }
   if (own.choices === undefined) return plain
   const choices = await readChoices(own.choices, encoding, tokens)
   const learned = new Set(from.train.map(({ ids }) => Array.from(ids).join()))
@@ -122,14 +127,31 @@ async function configured(own: Own, encoding: ModelEncoding, { tokens }: Distill
             'what is scored is not learned',
             `${data} holds a question of ${own.choices}: ${encoding.tokenizer.decode(Array.from(ids))}`,
           )
-  const scored = limited(choices, mostItems, ({ rows }) => rows[0].ids)
+  const scored = limited(choices, mostItems)
   return { ...plain, metric: own.metric, unit: 'item', choices: () => scored, items: () => [] }
 }
 
-/** The first `most` of some items by a hash of their content, in the order that they had. */
-function limited<T>(items: readonly T[], most: number | undefined, idsOf: (item: T) => ArrayLike<number>): T[] {
+/** Tokens of a text that a teacher continues. */
+const textPrompt = 16
+
+/** What stands before the first token that is learned; of a text that is learned whole, its beginning. */
+function promptOf({ ids, weights }: Row, { tokenizer }: ModelEncoding): string {
+  const first = Array.from(weights).findIndex((weight) => weight > 0)
+  return tokenizer.decode(Array.from(ids).slice(0, first > 0 ? first + 1 : textPrompt))
+}
+
+/** A prompt with what a teacher wrote behind it, in the student's tokens. */
+function answered(prompt: string, answer: string, { tokenizer, bosId, eosId }: ModelEncoding, tokens: number): Row {
+  const begin = [...(bosId === undefined ? [] : [bosId]), ...tokenizer.encode(prompt)]
+  const ids = [...begin, ...tokenizer.encode(answer), eosId].slice(0, tokens + 1)
+  const weights = Float32Array.from({ length: ids.length - 1 }, (_, i) => (i + 1 >= begin.length ? 1 : 0))
+  return padRowsTo([{ ids, weights }], tokens)[0]
+}
+
+/** So many of some items, spread by a hash of their places, in the order that they had. */
+function limited<T>(items: readonly T[], most: number | undefined): T[] {
   if (most === undefined || items.length <= most) return [...items]
-  const order = items.map((item, i) => ({ i, hash: fnv1a(Array.from(idsOf(item)).join()) }))
+  const order = items.map((_, i) => ({ i, hash: fnv1a(String(i)) }))
   const chosen = new Set(
     order
       .sort((a, b) => a.hash - b.hash || a.i - b.i)

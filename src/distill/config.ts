@@ -29,7 +29,7 @@ const capability = z.strictObject({
   chance: z.number().min(0).lt(1).default(0).describe('score of a guess at random'),
   retain: share.default(0.97).describe('share of the teacher’s score that must be kept'),
   heldOut: z.number().gt(0).lt(1).default(0.1).describe('share of the data that is scored and not learned'),
-  mostItems: whole.optional().describe('held-out items that are scored, the first by their hash; all unless told'),
+  mostItems: whole.optional().describe('held-out items that are scored; all unless told'),
   mostTokens: whole.optional().describe('tokens of the data after which the rest is not read'),
   pack: z.boolean().default(false).describe('short records behind each other in a row'),
   restricted: z.boolean().default(false).describe('answers only a caller who asks for restricted capabilities'),

@@ -26,6 +26,9 @@ export interface PipelineRequest {
   /** What tokenizer.json of the student holds. */
   readonly tokenizerJson: object
   readonly capabilities: readonly Capability[]
+  /** The same in the teacher's tokens, and the student's vocabulary, where the two differ. */
+  readonly teacherCapabilities?: readonly Capability[]
+  readonly student?: NiwtRun['student']
   readonly contracts: readonly Contract[]
   /** The registry; the first is the teacher of this run. */
   readonly teachers: readonly TeacherEntry[]
@@ -50,6 +53,8 @@ export function runOf(request: PipelineRequest): NiwtRun {
     ...{ folder, gpu, contracts, settings, seed, onProgress, teacherName: request.teachers[0].name },
     ...{ teacherFolder: workingCopy(folder, teacher), ...(signal && { signal }), ...(restricted && { restricted }) },
     capabilities: capabilities.filter(({ name }) => contracts.some(({ capability }) => capability === name)),
+    ...(request.teacherCapabilities && { teacherCapabilities: request.teacherCapabilities }),
+    ...(request.student && { student: request.student }),
   }
 }
 

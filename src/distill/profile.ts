@@ -30,7 +30,7 @@ export async function profileStage(run: NiwtRun): Promise<LayerPlan> {
   const teacher = await teacherFacts(run, files, storage)
   const profiles: Profile[] = []
   const probes: Batch[] = []
-  for (const capability of run.capabilities) {
+  for (const capability of run.teacherCapabilities ?? run.capabilities) {
     const random = new Random(run.seed + 1)
     const rows = Array.from({ length: samples }, () => trimRow(capability.row(random, run.settings.tokens)))
     const heldOut = [...rows].reverse()

@@ -122,6 +122,10 @@ export interface NiwtRun {
   readonly seed: number
   readonly onProgress: OnProgress
   readonly signal?: AbortSignal
+  /** The capabilities in the teacher's tokens, where its vocabulary is another one. */
+  readonly teacherCapabilities?: readonly Capability[]
+  /** The student's vocabulary, where it is not the teacher's: its size, and the sha256 of its tokenizer. */
+  readonly student?: { readonly vocabularySize: number; readonly tokenizer: string }
   /** Capabilities that the router never chooses. */
   readonly restricted?: readonly string[]
 }
@@ -151,6 +155,7 @@ export function paths(folder: string, teacher: string) {
     layers: join(profiles, 'layers.json'),
     capture: (capability: string) => join(folder, 'captures', capability),
     baseline: join(folder, 'captures', 'baseline.json'),
+    texts: (capability: string) => join(folder, 'texts', `${capability}.jsonl`),
     items: (capability: string) => join(folder, 'items', `${capability}.json`),
     architecture: join(folder, 'configs', 'student_arch.json'),
     /** The student's first weights. */

@@ -15,6 +15,11 @@ export interface Capability extends RowSource {
   items(): Row[]
   /** The held-out questions where an answer is to be chosen, instead of written. */
   choices?(): ChoiceItem[]
+  /** What a teacher of another vocabulary continues, and how its words become a row of `tokens` inputs. */
+  readonly written?: {
+    readonly prompts: readonly string[]
+    encode(prompt: string, completion: string, tokens: number): Row
+  }
   /** sha256 of what it is learned from, where that is a file. */
   readonly dataHash?: string
   /** A prompt to show, with what a right answer is where there is one. */

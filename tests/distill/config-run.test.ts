@@ -209,6 +209,42 @@ test.each(['sampled', 'online'] as const)('targets %s train as well', (targets) 
   }),
 )
 
+test('a teacher of another vocabulary writes, and a pretrained student learns what it wrote', () =>
+  withoutLeaks(async () => {
+    const out = join(folder, 'text')
+    // The same letters in another order are another vocabulary.
+    const other = join(folder, 'student')
+    const small = { ...teacherConfig, width: 64, heads: 4, layers: 3, ffnWidth: 96 }
+    await writeJson(join(other, 'config.json'), toHuggingFaceConfig(small, 'float32'))
+    await writeJson(
+      join(other, 'tokenizer.json'),
+      characterTokenizer(`${asciiAlphabet[0]}${[...asciiAlphabet.slice(1)].reverse().join('')}`),
+    )
+    const weights = randomTensors(small, new Random(9), 0.15)
+    await writeFile(join(other, 'model.safetensors'), writeSafetensors(weights, { format: 'pt' }))
+    const example = await smallConfig(out)
+    const config = (changes: object) =>
+      smallConfig(out, {
+        ...{ controls: false, evaluation: { rankShares: [] }, capabilities: [{ ...example.capabilities[0], rows: 6 }] },
+        student: { backbone: other, adapterBudget: 0.05 },
+        ...changes,
+      })
+    await expect(requestOf(await config({}))).rejects.toThrow(/vocabularies differ. Give capture.targets text/)
+    const capture = { ...example.capture, targets: 'text' }
+    const prose = { capabilities: [{ ...example.capabilities[1] }] }
+    await expect(requestOf(await config({ capture, ...prose }))).rejects.toThrow('Give it choices')
+    const records = await runPipeline(await requestOf(await config({ capture })))
+    const { first } = records.find(({ stage }) => stage === '4-distil')!.result as DistilResult
+    expect(Object.keys(first)).toEqual(['output agreement'])
+    const where = paths(out, 'SmolLM2-135M-Instruct')
+    const lines = (await readFile(where.texts('agreement'), 'utf8')).trim().split('\n')
+    expect(lines.length).toBe(6)
+    for (const line of lines) expect(Object.keys(JSON.parse(line))).toEqual(['prompt', 'completion'])
+    expect(((await readJson(where.report)) as GateReport).capabilities.agreement.n).toBe(12)
+    await using kept = await Capture.open(where.capture('agreement'))
+    expect(kept.layout.columns.map(({ name }) => name)).toEqual(['ids', 'weights'])
+  }))
+
 test('a plan says memory, disk and time without writing anything', () =>
   withoutLeaks(async () => {
     const out = join(folder, 'planned')
