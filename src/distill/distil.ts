@@ -1,4 +1,5 @@
 import { Adapter } from '../adapters/adapter.ts'
+import { InterruptedError } from '../core/errors.ts'
 import { Random } from '../core/random.ts'
 import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
@@ -132,7 +133,9 @@ async function trainStudent(
   const recovered = new Set<string>(JSON.parse(saved?.metadata.recovered ?? '[]'))
   let started = performance.now()
 
-  await trainLoop({
+  let latest: StepRecord | undefined
+  let savedAt = found?.step ?? 0
+  const training = trainLoop({
     task,
     gpu: run.gpu,
     steps,
@@ -159,6 +162,7 @@ async function trainStudent(
     update: (step, gradients, index) => update(step, gradients, index),
     describe: (index) => `rows of step ${index} of ${[...bench.captures.keys()].join(', ')}`,
     async after(record) {
+      latest = record
       if (record.step === 0) {
         // Anchors are divided by what they were at the start, so that their weights mean the same for every capability.
         for (const [term, value] of Object.entries(record.terms))
@@ -181,6 +185,12 @@ async function trainStudent(
       memory: `${Math.ceil(run.gpu.memory.peakBytes / 2 ** 20)} MiB`,
     }),
     ...(run.signal && { signal: run.signal }),
+  })
+
+  await training.catch(async (error: unknown) => {
+    // What was done since the last checkpoint is kept when a person stops the run.
+    if (error instanceof InterruptedError && latest && latest.step + 1 > savedAt) await save(latest)
+    throw error
   })
 
   function update(step: Step, gradients: GradientSource, index: number): Tensor<'f32'> {
@@ -206,6 +216,7 @@ async function trainStudent(
     const text = Object.entries({ norms, first, last, recovered: [...recovered] })
     const metadata = Object.fromEntries(text.map(([name, value]) => [name, JSON.stringify(value)]))
     await store.save(record.step + 1, writeSafetensors(all, { ...metadata, key }))
+    savedAt = record.step + 1
   }
 
   await restore(steps)

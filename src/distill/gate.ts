@@ -1,12 +1,15 @@
+import { join } from 'node:path'
 import { truncateAdapter } from '../adapters/truncate.ts'
 import { RuleError } from '../core/errors.ts'
-import { exists, readJson, writeJson } from '../host/files.ts'
+import { exists, readJson, sha256, sha256OfFile, writeJson } from '../host/files.ts'
+import type { Capability } from '../train/capability.ts'
 import type { Baseline } from './capture.ts'
 import type { DistilResult } from './distil.ts'
 import { type Measured, measure } from './measure.ts'
 import { pairedDifference, type Retention, retention, type Verdict } from './retention.ts'
 import type { RouterScores } from './router.ts'
 import { type ControlName, type NiwtRun, paths, type StageRecord, type StudentPaths } from './run.ts'
+import { datasetHash } from './scope.ts'
 import { Student } from './student.ts'
 import { readArchitecture } from './synthesize.ts'
 
@@ -144,9 +147,38 @@ async function measureStudent(run: NiwtRun, task: string, of: StudentPaths): Pro
   for (const { capability: name } of run.contracts) {
     const capability = run.capabilities.find((item) => item.name === name)!
     const adapter = student.adapters.get(name)!
-    measured[name] = await measure(run, student.backbone, capability, `${task} ${name}`, adapter)
+    measured[name] = await once(run, of, `${task} ${name}`, capability, () =>
+      measure(run, student.backbone, capability, `${task} ${name}`, adapter),
+    )
   }
   return measured
+}
+
+/**
+ * A measurement that is on disk as soon as it is there, so that a gate which was stopped goes on. It belongs to the student's
+ * files and the items, and is taken again when one of them is another.
+ */
+async function once(
+  run: NiwtRun,
+  of: StudentPaths,
+  task: string,
+  capability: Capability,
+  work: () => Promise<Measured>,
+): Promise<Measured> {
+  const path = paths(run.folder, run.teacherName).measured(task)
+  const files = ['backbone', `adapters/${capability.name}`].map((name) => join(of.student, `${name}.safetensors`))
+  const parts = [
+    await Promise.all(files.map(sha256OfFile)),
+    datasetHash(capability),
+    run.gpu.name,
+    run.settings.student,
+  ]
+  const key = sha256(JSON.stringify([...parts, capability.metric]))
+  const before = exists(path) ? ((await readJson(path)) as { key: string; result: Measured }) : undefined
+  if (before?.key === key) return before.result
+  const result = await work()
+  await writeJson(path, { key, result })
+  return result
 }
 
 /** What adapters keep that are cut to the shares of their ranks that the settings name. */
@@ -169,7 +201,9 @@ async function measureRanks(
       const { adapter, meanRank } = await truncateAdapter(run.gpu, student.adapters.get(name)!, config, share)
       using cut = adapter
       const task = `gate ${name} at ${Math.round(100 * share)} % of its ranks`
-      const { score } = await measure(run, student.backbone, capability, task, cut)
+      const { score } = await once(run, where, task, capability, () =>
+        measure(run, student.backbone, capability, task, cut),
+      )
       curve[name].push({ rank: meanRank, ratio: score / baseline[name].score })
     }
     const own = Object.values(ranks[name].ranks)

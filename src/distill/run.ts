@@ -162,6 +162,7 @@ export function paths(folder: string, teacher: string) {
     initial: join(folder, 'student', 'initial.safetensors'),
     ...studentPaths(folder),
     control: (name: ControlName) => studentPaths(join(folder, 'controls', name)),
+    measured: (task: string) => join(folder, 'gate', `${task.replace(/[^a-z0-9]+/g, '-')}.json`),
     report: join(folder, 'verify_report.json'),
     bundle: join(folder, 'nexus_bundle_v1'),
     stage: (name: string) => join(folder, 'stages', `${name}.json`),
