@@ -44,6 +44,7 @@ const openers: Readonly<Record<string, (options: PageOptions) => Promise<Peer>>>
   async tfjs() {
     const tf = await import('@tensorflow/tfjs-core')
     await import('@tensorflow/tfjs-backend-webgpu')
+    await import('@tensorflow/tfjs-core/dist/register_all_gradients.js')
     return openTfjs(tf)
   },
   jax: async ({ jaxVersion }) => openJax(await import('@jax-js/jax'), jaxVersion),

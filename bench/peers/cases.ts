@@ -7,10 +7,11 @@ import { add } from '../../src/kernels/add.ts'
 import { attention } from '../../src/kernels/attention.ts'
 import { gelu, mul, silu, swiglu } from '../../src/kernels/elementwise.ts'
 import { embedding } from '../../src/kernels/embedding.ts'
+import { loraLinear } from '../../src/kernels/lora.ts'
 import { crossEntropy } from '../../src/kernels/losses.ts'
-import { matmul } from '../../src/kernels/matmul.ts'
+import { linear, matmul } from '../../src/kernels/matmul.ts'
 import { nf4Linear } from '../../src/kernels/nf4.ts'
-import { rowSum } from '../../src/kernels/reduce.ts'
+import { rowSum, sum } from '../../src/kernels/reduce.ts'
 import { rmsNorm } from '../../src/kernels/rms-norm.ts'
 import { rope } from '../../src/kernels/rope.ts'
 import { softmax } from '../../src/kernels/softmax.ts'
@@ -22,6 +23,7 @@ import {
   elementRows,
   geluOf,
   logSumExp,
+  loraStepRows,
   matmulRows,
   type Rows,
   rmsNormRows,
@@ -60,6 +62,7 @@ export type Op =
   | 'swiglu'
   | 'add'
   | 'mul'
+  | 'loraStep'
 
 /** One op at one size that we and a peer run. */
 export interface PeerCase {
@@ -212,8 +215,41 @@ function elementwise(
   }
 }
 
+/** Factor of the update in {@link loraStep}. */
+export const loraScale = 2
+
+/** Forward and backward of Σ y² over a gated FFN whose gate has a low-rank update: the gradient of its A. */
+function loraStep(tokens: number, width: number, hidden: number, rank: number): PeerCase {
+  return {
+    name: `LoRA step of an FFN: ${tokens}×${width}, ${hidden} inside, rank ${rank}`,
+    op: 'loraStep',
+    tolerance: 1e-5,
+    inputs() {
+      const random = new Random(1)
+      const matrix = (...shape: [number, number]): Operand => ({
+        ...{ dtype: 'f32', shape },
+        data: random.normals(shape[0] * shape[1], shape[1] ** -0.5),
+      })
+      return {
+        ...{ x: normal(random, tokens, width), gate: matrix(hidden, width), up: matrix(hidden, width) },
+        ...{ down: matrix(width, hidden), a: matrix(rank, width), b: matrix(hidden, rank) },
+      }
+    },
+    ours(step, tensors) {
+      const { x, gate, up, down, a, b } = tensors as Record<string, F32>
+      using inner = step.inner('LoRA step')
+      a.requiresGrad = true
+      const inside = swiglu(inner, loraLinear(inner, x, gate, { a, b, scale: loraScale }), linear(inner, x, up))
+      const y = linear(inner, inside, down)
+      return inner.keep(inner.backward(sum(inner, mul(inner, y, y))).get(a), step)
+    },
+    reference: (inputs) => loraStepRows(inputs, loraScale),
+  }
+}
+
 /** Every op that at least one peer has. */
 export const peerCases: readonly PeerCase[] = [
+  loraStep(128, 576, 1536, 8),
   ...[256, 512, 1024].flatMap((n) => (['NN', 'NT'] as const).map((form) => product(form, `${n}³`, [n, n], [n, n]))),
   product('NT', '16×(128×128×64)', [16, 128, 64], [16, 128, 64]),
   fourBit('nf4Linear', 256, 512, 512),

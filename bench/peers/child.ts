@@ -7,6 +7,7 @@ import { openOrt } from './ort.ts'
 import { type Peer, type Prepared, timeRuns } from './peer.ts'
 import type { Request } from './process.ts'
 import { openTfjs } from './tfjs.ts'
+import { registerTfjsGradients } from './tfjs-gradients.ts'
 
 const [name, adapter] = process.argv.slice(2)
 
@@ -41,6 +42,7 @@ async function open(): Promise<Peer> {
   if (name === 'tfjs') {
     const { default: tf } = await import('@tensorflow/tfjs-core')
     await import('@tensorflow/tfjs-backend-webgpu')
+    await registerTfjsGradients()
     return openTfjs(tf)
   }
   if (name === 'jax') {

@@ -34,13 +34,14 @@ export interface TfWebGpuBackend {
 }
 type TfUnary = (x: TfTensor) => TfTensor
 type TfBinary = (x: TfTensor, z: TfTensor) => TfTensor
-type TfReduction = (x: TfTensor, axis: number, keepDims?: boolean) => TfTensor
+type TfReduction = (x: TfTensor, axis?: number, keepDims?: boolean) => TfTensor
 interface TfBasic {
   readonly version_core: string
   setBackend(name: string): Promise<boolean>
   ready(): Promise<void>
   backend(): unknown
   tidy(work: () => TfTensor): TfTensor
+  grad(f: (x: TfTensor) => TfTensor): (x: TfTensor) => TfTensor
   tensor(data: ArrayBufferView, shape: readonly number[], dtype: string): TfTensor
   scalar(value: number): TfTensor
   matMul(a: TfTensor, b: TfTensor, transposeA?: boolean, transposeB?: boolean): TfTensor
@@ -84,6 +85,7 @@ export interface Jax {
   init(device: 'webgpu'): Promise<string[]>
   defaultDevice(device: 'webgpu'): void
   jit(f: (...arrays: JaxArray[]) => JaxArray): JaxCompiled
+  grad(f: (...arrays: JaxArray[]) => JaxArray): (...arrays: JaxArray[]) => JaxArray
   blockUntilReady(x: JaxArray): Promise<JaxArray>
   readonly numpy: JaxNumpy &
     Readonly<Record<'square' | 'sqrt' | 'matrixTranspose' | 'sum', JaxUnary>> &

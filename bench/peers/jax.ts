@@ -1,6 +1,6 @@
 // jax-js on WebGPU, each op under jit.
 // A timed run calls the compiled function and waits with blockUntilReady, which copies nothing back.
-import { eps, type Inputs, type Op, type PeerCase } from './cases.ts'
+import { eps, type Inputs, loraScale, type Op, type PeerCase } from './cases.ts'
 import type { Jax, JaxArray } from './interfaces.ts'
 import type { Peer, Prepared } from './peer.ts'
 
@@ -44,7 +44,7 @@ export async function openJax(jax: Jax, version: string): Promise<Peer> {
 
 type Function = (...arrays: JaxArray[]) => JaxArray
 
-function opsOf({ numpy: np, nn }: Jax): Partial<Record<Op, readonly [names: readonly string[], op: Function]>> {
+function opsOf({ numpy: np, nn, grad }: Jax): Partial<Record<Op, readonly [names: readonly string[], op: Function]>> {
   return {
     matmulNN: [['a', 'b'], (a, b) => np.matmul(a, b)],
     matmulNT: [['a', 'b'], (a, b) => np.matmul(a, np.matrixTranspose(b))],
@@ -78,6 +78,16 @@ function opsOf({ numpy: np, nn }: Jax): Partial<Record<Op, readonly [names: read
     silu: [['x'], (x) => nn.silu(x)],
     gelu: [['x'], (x) => nn.gelu(x, { approximate: true })],
     swiglu: [['x', 'z'], (x, z) => np.multiply(nn.silu(x), z)],
+    loraStep: [
+      ['a', 'b', 'x', 'gate', 'up', 'down'],
+      grad((a, b, x, gate, up, down) => {
+        const times = (left: JaxArray, weight: JaxArray) => np.matmul(left, np.matrixTranspose(weight))
+        const update = np.multiply(times(times(x.ref, a), b), loraScale)
+        const gated = np.add(times(x.ref, gate), update)
+        const y = times(np.multiply(nn.silu(gated), times(x, up)), down)
+        return np.sum(np.square(y))
+      }),
+    ],
     add: [['x', 'z'], (x, z) => np.add(x, z)],
     mul: [['x', 'z'], (x, z) => np.multiply(x, z)],
   }

@@ -49,7 +49,8 @@ function binary(nodes: readonly Node[]) {
   return ({ x, z }: Inputs): Body => ({ inputs: { x, z }, nodes, shape: x.shape })
 }
 
-const bodies: Readonly<Record<Op, (inputs: Inputs) => Body>> = {
+/** What its WebGPU provider has; it has no gradients. */
+const bodies: Readonly<Partial<Record<Op, (inputs: Inputs) => Body>>> = {
   matmulNN: (inputs) => product(inputs, false),
   matmulNT: (inputs) => product(inputs, true),
   nf4Linear({ x, codes, scales }) {
@@ -160,9 +161,11 @@ const bodies: Readonly<Record<Op, (inputs: Inputs) => Body>> = {
   mul: binary([node('Mul', ['x', 'z'])]),
 }
 
-/** The graph of `op`, with what its inputs hold. */
-export function graphOf(op: Op, all: Inputs): { graph: Graph; inputs: Inputs } {
-  const { inputs, constants = [], nodes, shape } = bodies[op](all)
+/** The graph of `op`, with what its inputs hold; none for an op that it lacks. */
+export function graphOf(op: Op, all: Inputs): { graph: Graph; inputs: Inputs } | undefined {
+  const body = bodies[op]
+  if (!body) return undefined
+  const { inputs, constants = [], nodes, shape } = body(all)
   const ports = Object.entries(inputs).map(([name, input]) => ({ name, type: 'float32', shape: input.shape }) as const)
   return { inputs, graph: { inputs: ports, outputs: [{ name: 'y', type: 'float32', shape }], constants, nodes } }
 }

@@ -19,8 +19,10 @@ export function openOrt(ort: Ort): Peer {
     })
   return {
     version: ort.env.versions.common,
-    async prepare(item: PeerCase, all: Inputs): Promise<Prepared> {
-      const { graph, inputs } = graphOf(item.op, all)
+    async prepare(item: PeerCase, all: Inputs): Promise<Prepared | undefined> {
+      const made = graphOf(item.op, all)
+      if (!made) return undefined
+      const { graph, inputs } = made
       const upload = await session(uploadGraph(inputs), 'gpu-buffer')
       const host = Object.entries(inputs).map(([name, { data, shape }]) => [
         name,

@@ -1,6 +1,6 @@
 // TensorFlow.js on its WebGPU backend. Where it has no op, the op is composed as its users would.
 // A timed run records the op, submits it and waits for the queue; the result stays on the GPU.
-import { eps, type Inputs, type Op, type PeerCase } from './cases.ts'
+import { eps, type Inputs, loraScale, type Op, type PeerCase } from './cases.ts'
 import type { Tf, TfTensor, TfWebGpuBackend } from './interfaces.ts'
 import type { Peer, Prepared } from './peer.ts'
 
@@ -86,6 +86,15 @@ function opsOf(tf: Tf): Partial<Record<Op, (tensors: Tensors) => TfTensor>> {
       return tf.mul(tf.mul(x, tf.scalar(0.5)), tf.add(inner, tf.scalar(1)))
     },
     swiglu: ({ x, z }) => tf.mul(silu(x), z),
+    loraStep({ x, gate, up, down, a, b }) {
+      const loss = (trained: TfTensor) => {
+        const update = tf.matMul(tf.matMul(x, trained, false, true), b, false, true)
+        const gated = tf.add(tf.matMul(x, gate, false, true), tf.mul(update, tf.scalar(loraScale)))
+        const y = tf.matMul(tf.mul(silu(gated), tf.matMul(x, up, false, true)), down, false, true)
+        return tf.sum(tf.square(y))
+      }
+      return tf.grad(loss)(a)
+    },
     add: ({ x, z }) => tf.add(x, z),
     mul: ({ x, z }) => tf.mul(x, z),
   }

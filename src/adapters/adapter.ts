@@ -2,6 +2,7 @@ import type { FloatType } from '../core/dtype.ts'
 import type { Random } from '../core/random.ts'
 import { type DecoderConfig, type LinearName, linearShapes } from '../formats/model-config.ts'
 import { foldScale, readPeft } from '../formats/peft.ts'
+import { splitModules } from '../formats/peft-fused.ts'
 import { type CpuTensor, cpuTensor, toFloat32 } from '../formats/tensor.ts'
 import type { LoraPair } from '../kernels/lora.ts'
 import type { LinearUpdates } from '../models/decoder.ts'
@@ -79,7 +80,7 @@ export class Adapter implements LinearUpdates, Disposable {
     tensors: ReadonlyMap<string, CpuTensor>,
   ): Adapter {
     const folded = new Map<string, CpuTensor>()
-    for (const module of readPeft(settings, tensors)) {
+    for (const module of splitModules(readPeft(settings, tensors), config)) {
       const { a, b } = foldScale(module)
       const path = `base_model.model.${module.module}`
       folded.set(`${path}.lora_A.weight`, cpuTensor('F32', module.a.shape, a))

@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { UsageError } from '../core/errors.ts'
 import { exists } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
+import { resolveModel } from '../host/model-store.ts'
 import { finetune } from '../train/finetune.ts'
 import { type FinetunePlan, planFinetune } from '../train/finetune-plan.ts'
 import { type FinetuneSettings, finetuneDefaults as usual } from '../train/finetune-settings.ts'
@@ -30,13 +31,16 @@ export function registerFinetune(program: Command): void {
   program
     .command('finetune')
     .description('trains a low-rank adapter for a model on a data file, and writes it as PEFT reads it')
-    .requiredOption('--model <path>', 'Hugging Face folder or GGUF file of the base')
+    .requiredOption('--model <name>', 'the base: a Hugging Face folder, a GGUF file, or the name of a pulled model')
     .requiredOption('--data <file>', '.jsonl, .parquet or .txt: messages, ShareGPT, prompt and completion, or text')
     .requiredOption('--out <folder>', 'where the adapter, the log and the checkpoints go')
     .option('--rank <n>', 'rank of the updates', whole, usual.rank)
     .option('--alpha <a>', 'the updates are scaled by alpha / rank; twice the rank unless told', number)
     .option('--targets <names>', 'linear layers, with commas: q_proj,v_proj; all unless told', names, [])
-    .addOption(new Option('--base <storage>', 'nf4 is QLoRA').choices(['f32', 'nf4']).default(usual.base))
+    .addOption(
+      new Option('--base <storage>', 'of the base’s linear layers; nf4 is QLoRA').choices(storages).default(usual.base),
+    )
+    .addOption(new Option('--precision <type>', 'of activations').choices(['f32', 'f16']).default(usual.precision))
     .option('--lr <rate>', 'highest learning rate', number, usual.lr)
     .addOption(new Option('--schedule <name>').choices(Object.keys(schedules)).default(usual.schedule))
     .option('--warmup <share>', 'share of the steps over which the rate rises', number, usual.warmup)
@@ -67,6 +71,8 @@ export function registerFinetune(program: Command): void {
     .action(run)
 }
 
+const storages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8'] as const
+
 /** An integer from the command line, 0 or larger. */
 function whole(text: string): number {
   const value = number(text)
@@ -81,7 +87,8 @@ function names(text: string): string[] {
 async function run(options: Options): Promise<void> {
   const { model, data, out, json = false } = options
   const output = makeOutput(json)
-  for (const path of [model, data, ...(options.chatTemplate ? [options.chatTemplate] : [])])
+  await resolveModel(model)
+  for (const path of [data, ...(options.chatTemplate ? [options.chatTemplate] : [])])
     if (!exists(path)) throw new UsageError(`Cannot finetune: there is no ${path}`)
   const settings = settingsOf(options)
   const chatTemplate = options.chatTemplate && (await readFile(options.chatTemplate, 'utf8'))
@@ -105,19 +112,17 @@ async function run(options: Options): Promise<void> {
   output.emit('result', result)
 }
 
+/** The settings among the options. */
 function settingsOf(options: Options): FinetuneSettings {
-  const { rank, alpha = 2 * rank, targets, base, lr, schedule, warmup, batch, accumulate, epochs, steps } = options
-  const { length, packing, seed, evalShare, evalEvery, patience, checkpointEvery, keep } = options
-  const { gradientCheckpoint, decay, clip, optimizerBits } = options
-  return {
-    ...{ rank, alpha, targets, base, lr, schedule, warmup, batch, accumulate, epochs, steps, length, packing, seed },
-    ...{ evalShare, evalEvery, patience, checkpointEvery, keep, gradientCheckpoint, decay, clip },
-    stateBits: optimizerBits === '8' ? 8 : 32,
-  }
+  const { alpha = 2 * options.rank, optimizerBits } = options
+  const given = Object.fromEntries(Object.keys(usual).map((name) => [name, options[name as keyof Options]]))
+  return { ...(given as unknown as FinetuneSettings), alpha, stateBits: optimizerBits === '8' ? 8 : 32 }
 }
 
 function showPlan(plan: FinetunePlan, output: Output): void {
   const { rows, residentBytes, passBytes } = plan
+  const { forward, backward, update } = plan.seconds
+  const seconds = (count: number) => `${count.toPrecision(3)} s`
   const cut = plan.cut > 0 ? `, ${plan.cut} cut off: give a larger --length to keep them` : ''
   output.print(
     table(
@@ -131,7 +136,9 @@ function showPlan(plan: FinetunePlan, output: Output): void {
           'memory',
           `${byteSize(residentBytes + passBytes)}: ${byteSize(residentBytes)} to stay, ${byteSize(passBytes)} a pass`,
         ],
-        ['time', `${duration(plan.seconds)}, ${duration(plan.secondsPerStep)} a step with full rows`],
+        ['disk', byteSize(plan.diskBytes)],
+        ['time', `${duration(plan.secondsInAll)}, ${duration(plan.secondsPerStep)} a step with full rows`],
+        ['a batch', `${seconds(forward)} forward, ${seconds(backward)} backward, ${seconds(update)} for the update`],
       ],
     ),
   )

@@ -1,7 +1,7 @@
 import { bytesOf, type DType, decode, encode, type FloatType, type HostArray, viewAs } from '../core/dtype.ts'
 import { GpuError, ResourceError } from '../core/errors.ts'
 import { Pipelines } from './pipelines.ts'
-import { type MemoryUse, Pool } from './pool.ts'
+import { type MemoryUse, Pool, put } from './pool.ts'
 import type { KernelProfile } from './profile.ts'
 import { CommandQueue } from './queue.ts'
 import { Recording } from './recording.ts'
@@ -9,6 +9,7 @@ import { Scope } from './scope.ts'
 import { Step, type StepCost, type StepOptions } from './step.ts'
 import type { Tensor } from './tensor.ts'
 import { Tuning } from './tuning.ts'
+import { Workspace } from './workspace.ts'
 
 /** What this device can do beyond the core of WebGPU. */
 export interface Capabilities {
@@ -205,26 +206,34 @@ export class Gpu implements Disposable {
   /**
    * Takes down what `work` records, without running it, to be run many times: see {@link Recording}.
    * @param work records on the step that it is given; it cannot read. What it keeps in a scope outlives the recording.
+   * @param workspace memory to share with other recordings; what `work` does not keep is lost when another one runs.
    */
-  record(work: (step: Step) => void): Recording {
+  record(work: (step: Step) => void, workspace?: Workspace): Recording {
     this.queue.check()
     const step = new Step(this, { label: 'recording' })
     let taken: ReturnType<CommandQueue['take']> | undefined
+    let done = false
     const held = this.pool.hold(() => {
       try {
         taken = this.queue.take(() => work(step))
-      } catch (error) {
-        step[Symbol.dispose]()
-        throw error
+        done = true
+      } finally {
+        if (!done || workspace) step[Symbol.dispose]()
       }
-    })
+    }, workspace?.spare)
     const { items, destroy } = taken!
+    if (workspace) for (const block of held) put(workspace.spare, block)
     return new Recording(this.queue, items, step.cost, () => {
       step[Symbol.dispose]()
-      for (const block of held) this.pool.release(block)
+      if (!workspace) for (const block of held) this.pool.release(block)
       this.pipelines.forgetBindGroups()
       destroy()
     })
+  }
+
+  /** Memory for recordings that never run at the same time: see {@link Workspace}. */
+  workspace(): Workspace {
+    return new Workspace(this.pool)
   }
 
   /**

@@ -46,6 +46,7 @@ export class Pool {
   #peakBytes = 0
   #pooledBytes = 0
   #held: Map<number, Block[]> | undefined
+  #spare: Map<number, Block[]> | undefined
   #imagined: { readonly blocks: Set<Block>; bytes: number; peak: number } | undefined
 
   /**
@@ -100,7 +101,7 @@ export class Pool {
       this.#imagined.peak = Math.max(this.#imagined.peak, this.#imagined.bytes)
       return block
     }
-    const held = this.#held?.get(capacity)?.pop()
+    const held = this.#held?.get(capacity)?.pop() ?? (this.#spare && takeFitting(this.#spare, capacity))
     if (held) return held
     const block = this.#free.get(capacity)?.pop()
     if (block) this.#pooledBytes -= capacity
@@ -171,20 +172,24 @@ export class Pool {
 
   /**
    * Blocks that are given back during `work` stay lent out, and serve `work` alone: a recording writes them again.
+   * @param spare lent-out blocks that `work` may take before any others.
    * @returns those blocks, for the caller to release.
    */
-  hold(work: () => void): Block[] {
+  hold(work: () => void, spare?: Map<number, Block[]>): Block[] {
     const held = new Map<number, Block[]>()
     const blocks = () => [...held.values()].flat()
     this.#held = held
+    this.#spare = spare
     try {
       work()
     } catch (error) {
       this.#held = undefined
       for (const block of blocks()) this.release(block)
       throw error
+    } finally {
+      this.#held = undefined
+      this.#spare = undefined
     }
-    this.#held = undefined
     return blocks()
   }
 
@@ -200,7 +205,16 @@ export class Pool {
   }
 }
 
-function put(stacks: Map<number, Block[]>, block: Block): void {
+/** A block of `capacity`, or else the smallest of at most four times as much: larger ones are kept for larger tensors. */
+function takeFitting(stacks: Map<number, Block[]>, capacity: number): Block | undefined {
+  let best: number | undefined
+  for (const [size, stack] of stacks)
+    if (stack.length > 0 && size >= capacity && size <= 4 * capacity && (best === undefined || size < best)) best = size
+  return best === undefined ? undefined : stacks.get(best)!.pop()
+}
+
+/** Adds a block to the stack of its capacity. */
+export function put(stacks: Map<number, Block[]>, block: Block): void {
   const stack = stacks.get(block.capacity)
   if (stack) stack.push(block)
   else stacks.set(block.capacity, [block])

@@ -1,15 +1,14 @@
 import type { ChatTemplate } from '../formats/chat.ts'
-import { type DecoderConfig, expectedTensors } from '../formats/model-config.ts'
-import { extraFeatures } from '../formats/model-family.ts'
-import type { CpuTensor } from '../formats/tensor.ts'
+import type { ModelConfig } from '../formats/model-family.ts'
 import type { Tokenizer } from '../formats/tokenizer.ts'
+import type { ModelWeights } from '../formats/weights.ts'
 import { sha256 } from '../host/files.ts'
 import { openModel } from '../models/open-model.ts'
 
-/** A model that is to be trained further, read whole. */
-export interface BaseModel {
-  readonly config: DecoderConfig
-  readonly tensors: ReadonlyMap<string, CpuTensor>
+/** A model that is to be trained further, its files open: weights are read when the GPU takes them. */
+export interface BaseModel extends AsyncDisposable {
+  readonly config: ModelConfig
+  readonly weights: ModelWeights
   readonly tokenizer: Tokenizer
   readonly chat?: ChatTemplate
   /** Id in front of every text, where the tokenizer asks for one. */
@@ -22,36 +21,35 @@ export interface BaseModel {
   readonly encodingHash: string
 }
 
+/** Numbers of a tensor that tell it from another's. */
+const beginning = 1024
+
 /**
- * Reads a plain Llama decoder from a Hugging Face folder or a GGUF file.
- * @throws SyntaxError naming the file and what is wrong, or what the model needs that a plain decoder lacks.
+ * Opens a decoder of any supported family from a Hugging Face folder or a GGUF file.
+ * @throws SyntaxError naming the file and what is wrong.
  */
-export async function readBaseModel(path: string): Promise<BaseModel> {
-  await using model = await openModel(path)
-  const extra = extraFeatures(model.config)
-  if (extra.length > 0)
-    throw new SyntaxError(
-      `Cannot train ${path}: this ${model.config.family} needs what a plain decoder lacks: ${extra.join(', ')}`,
-    )
-  const tensors = new Map<string, CpuTensor>()
-  const beginnings: string[] = []
-  for (const [name, shape] of expectedTensors(model.config)) {
-    const values = await model.weights.read(name)
-    const data = new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-    tensors.set(name, { dtype: 'F32', shape, data })
-    beginnings.push(sha256(data.subarray(0, 4096)))
-  }
-  const { config, tokenizer, chat, settings } = model
-  const bosId = asksForBos(model.tokenizerJson, settings) ? config.bosId : undefined
-  return {
-    config,
-    tensors,
-    tokenizer,
-    ...(chat && { chat }),
-    ...(bosId !== undefined && { bosId }),
-    chatSettings: settings,
-    hash: sha256(JSON.stringify([config, beginnings])),
-    encodingHash: sha256(JSON.stringify([model.tokenizerJson, settings])),
+export async function openBaseModel(path: string): Promise<BaseModel> {
+  const model = await openModel(path)
+  try {
+    const { config, weights, tokenizer, chat, settings, tokenizerJson } = model
+    const beginnings: string[] = []
+    for (const [name, { shape }] of weights.recipes) {
+      const rows = Math.min(shape[0], Math.ceil(beginning / (shape[1] ?? 1)))
+      const values = (await weights.read(name, 0, rows)).slice(0, beginning)
+      beginnings.push(sha256(new Uint8Array(values.buffer)))
+    }
+    const bosId = asksForBos(tokenizerJson, settings) ? config.bosId : undefined
+    return {
+      ...{ config, weights, tokenizer, chatSettings: settings },
+      ...(chat && { chat }),
+      ...(bosId !== undefined && { bosId }),
+      hash: sha256(JSON.stringify([config, beginnings])),
+      encodingHash: sha256(JSON.stringify([tokenizerJson, settings])),
+      [Symbol.asyncDispose]: () => model[Symbol.asyncDispose](),
+    }
+  } catch (error) {
+    await model[Symbol.asyncDispose]()
+    throw error
   }
 }
 

@@ -1,7 +1,8 @@
 import { Random } from '../core/random.ts'
 import { DataOrder } from '../data/order.ts'
 import { type PackedBatch, packBatch } from '../data/packed-batch.ts'
-import type { Step } from '../runtime/step.ts'
+import type { Gpu } from '../runtime/gpu.ts'
+import type { Scope } from '../runtime/scope.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import type { CachedRows } from './row-cache.ts'
 
@@ -53,9 +54,9 @@ class Split {
     return packBatch(await Promise.all(rows), this.#length)
   }
 
-  /** Where the rows of a batch came from. */
-  places(index: number): string[] {
-    return this.order.batch(index).flatMap((row) => row.map((i) => this.#rows.place(this.#chosen[i])))
+  /** Where the sequences of each row of a batch came from. */
+  places(index: number): string[][] {
+    return this.order.batch(index).map((row) => row.map((i) => this.#rows.place(this.#chosen[i])))
   }
 }
 
@@ -107,11 +108,10 @@ export class FinetuneData {
     return { parts, total: sum(({ total }) => total), used: sum(({ used }) => used) }
   }
 
-  /** `data.jsonl:3, data.jsonl:17`: where the rows of step `index` came from. */
-  places(index: number): string {
-    return this.#batches(index)
-      .flatMap((batch) => this.#train.places(batch))
-      .join(', ')
+  /** `data.jsonl:3, data.jsonl:17`: where rows of step `index`, counted over its batches, came from; all unless told. */
+  places(index: number, rows?: readonly number[]): string {
+    const all = this.#batches(index).flatMap((batch) => this.#train.places(batch))
+    return (rows ? rows.map((row) => all[row]) : all).flat().join(', ')
   }
 
   /** The batches to score, each row once. */
@@ -133,21 +133,47 @@ export interface PackedBatchTensors {
   readonly ids: Tensor<'u32'>
   /** u32 (B, T) */
   readonly targets: Tensor<'u32'>
-  /** f32 (B, T) */
+  /** f32 (B, T): what each loss counts. */
   readonly weights: Tensor<'f32'>
   /** u32 (B, T, 2): the keys that each token may see, its own sequence's and later ones, which causality hides. */
   readonly ranges: Tensor<'u32'>
 }
 
-/** Uploads a packed batch into the memory of `step`. */
-export function uploadPacked(step: Step, batch: PackedBatch): PackedBatchTensors {
-  const shape = [batch.rows, batch.tokens]
+/** Room for packed batches of one shape. */
+export function emptyPacked(scope: Scope, rows: number, tokens: number): PackedBatchTensors {
+  const shape = [rows, tokens]
+  return {
+    ids: scope.empty('u32', shape, 'ids'),
+    targets: scope.empty('u32', shape, 'targets'),
+    weights: scope.empty('f32', shape, 'weights'),
+    ranges: scope.empty('u32', [...shape, 2], 'ranges'),
+  }
+}
+
+/**
+ * Writes a batch.
+ * @param total what its weights are divided by.
+ */
+export function writePacked(gpu: Gpu, tensors: PackedBatchTensors, batch: PackedBatch, total: number): void {
   const ranges = new Uint32Array(2 * batch.starts.length).fill(batch.tokens)
   for (const [i, start] of batch.starts.entries()) ranges[2 * i] = start
+  gpu.write(tensors.ids, batch.ids)
+  gpu.write(tensors.targets, batch.targets)
+  gpu.write(
+    tensors.weights,
+    batch.weights.map((weight) => weight / total),
+  )
+  gpu.write(tensors.ranges, ranges)
+}
+
+/** A batch of full rows, of which every token is learned: what takes most memory and time. */
+export function fullBatch({ batch: rows, length: tokens }: FinetuneDataOptions): PackedBatch {
+  const size = rows * tokens
   return {
-    ids: step.upload('u32', shape, batch.ids, 'ids'),
-    targets: step.upload('u32', shape, batch.targets, 'targets'),
-    weights: step.upload('f32', shape, batch.weights, 'weights'),
-    ranges: step.upload('u32', [...shape, 2], ranges, 'ranges'),
+    ...{ rows, tokens, total: size, used: size },
+    ids: new Uint32Array(size),
+    targets: new Uint32Array(size),
+    weights: new Float32Array(size).fill(1),
+    starts: new Uint32Array(size),
   }
 }

@@ -2,15 +2,16 @@ import { join } from 'node:path'
 import type { OnProgress } from '../core/progress.ts'
 import { ChatTemplate } from '../formats/chat.ts'
 import { sha256 } from '../host/files.ts'
+import { resolveModel } from '../host/model-store.ts'
 import type { Gpu } from '../runtime/gpu.ts'
-import { type BaseModel, readBaseModel } from './base-model.ts'
+import { type BaseModel, openBaseModel } from './base-model.ts'
 import type { FinetuneSettings } from './finetune-settings.ts'
 import { type CachedRows, cacheRows } from './row-cache.ts'
 
 /** What a fine-tuning run works with. */
 export interface FinetuneOptions {
   readonly gpu: Gpu
-  /** Folder or GGUF file of the base. */
+  /** Folder or GGUF file of the base, or the name of a pulled model. */
   readonly model: string
   /** JSONL, Parquet or text. */
   readonly data: string
@@ -27,7 +28,7 @@ export interface FinetuneOptions {
 
 /** The base of a run, with the chat template that was asked for. */
 export async function openBase({ model, chatTemplate }: FinetuneOptions): Promise<BaseModel> {
-  const base = await readBaseModel(model)
+  const base = await openBaseModel(await resolveModel(model))
   if (chatTemplate === undefined) return base
   const chat = new ChatTemplate(chatTemplate, base.chatSettings)
   return { ...base, chat, encodingHash: sha256(`${base.encodingHash} ${sha256(chatTemplate)}`) }

@@ -1,5 +1,7 @@
 import { z } from 'zod'
+import type { FloatType } from '../core/dtype.ts'
 import { type DecoderConfig, type LinearName, linearShapes } from '../formats/model-config.ts'
+import type { WeightStorage } from '../models/decoder-weights.ts'
 import type { ScheduleName } from './schedule.ts'
 
 /** Every number that a fine-tuning run can be tuned by. A run that goes on must have the same. */
@@ -11,7 +13,9 @@ export interface FinetuneSettings {
   /** Linear layers to update, by the ends of their names (`q_proj`); all unless told. */
   readonly targets: readonly string[]
   /** How the base is held. */
-  readonly base: 'f32' | 'nf4'
+  readonly base: WeightStorage
+  /** Of activations and their gradients; parameters and moments are f32 in any case. A base in f16 has them in f16. */
+  readonly precision: FloatType
   readonly lr: number
   readonly schedule: ScheduleName
   /** Share of the steps over which the rate rises. */
@@ -47,7 +51,7 @@ export interface FinetuneSettings {
 
 /** What a run has unless told. */
 export const finetuneDefaults: FinetuneSettings = {
-  ...{ rank: 16, alpha: 32, targets: [], base: 'f32', lr: 2e-4, schedule: 'cosine', warmup: 0.03 },
+  ...{ rank: 16, alpha: 32, targets: [], base: 'f32', precision: 'f32', lr: 2e-4, schedule: 'cosine', warmup: 0.03 },
   ...{ batch: 4, accumulate: 1, epochs: 1, steps: 0, length: 512, packing: true, seed: 42 },
   ...{ evalShare: 0.05, evalEvery: 50, patience: 0, checkpointEvery: 50, keep: 2 },
   ...{ gradientCheckpoint: false, decay: 0, clip: 1, stateBits: 32 },

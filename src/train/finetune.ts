@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { z } from 'zod'
-import { InterruptedError } from '../core/errors.ts'
+import { GpuError, InterruptedError } from '../core/errors.ts'
 import { writeSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import { exists, readJson, removeFolder, writeFileAtomic, writeJson } from '../host/files.ts'
@@ -10,7 +10,8 @@ import { FinetuneBench, takeApart } from './finetune-bench.ts'
 import type { StepData } from './finetune-data.ts'
 import { type FinetuneOptions, openBase, openRows, startOfDay } from './finetune-inputs.ts'
 import { checkFinetune } from './finetune-settings.ts'
-import { type StepRecord, trainLoop } from './loop.ts'
+import { type StepRecord, type StepTime, trainLoop } from './loop.ts'
+import { Replays } from './replays.ts'
 import { schedules } from './schedule.ts'
 import { TrainLog } from './train-log.ts'
 
@@ -42,7 +43,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   if (options.fresh)
     for (const name of ['finetune.json', 'log.jsonl', 'checkpoints', 'data', ...adapterFiles])
       await removeFolder(join(out, name))
-  const base = await openBase(options)
+  await using base = await openBase(options)
   checkFinetune(settings, base.config)
   const record = join(out, 'finetune.json')
   const before = exists(record) ? runSchema.parse(await readJson(record)) : undefined
@@ -57,10 +58,9 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   const found = await store.latest()
   const saved = found && takeApart(found)
   const log = await TrainLog.resume(join(out, 'log.jsonl'), saved?.step ?? 0)
-  using bench = new FinetuneBench(gpu, base, rows, settings, saved)
+  using bench = await FinetuneBench.open(options, base, rows, saved)
+  using replays = new Replays(gpu)
   const { steps } = bench
-  // The first batch may have short rows: what will not fit is said before anything is run.
-  gpu.expectRoom('finetune', (step) => void bench.fullPass(step))
   const stopper = new EarlyStop(settings.patience, saved?.stopper)
   const schedule = schedules[settings.schedule]({
     ...{ lr: settings.lr, steps, warmup: Math.ceil(settings.warmup * steps) },
@@ -70,6 +70,7 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
   let [first, last] = [saved?.first ?? Number.NaN, saved?.last ?? Number.NaN]
   let current: StepData
   let started = performance.now()
+  let hostMilliseconds = 0
   let evaluated: Readonly<Record<string, string>> = {}
 
   const save = async (score?: number) => {
@@ -80,12 +81,13 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
     await store.save(done, writeSafetensors(tensors, { state }), score)
     savedAt = done
   }
-  const after = async (step: StepRecord) => {
+  const after = async (step: StepRecord, time: StepTime) => {
+    hostMilliseconds = time.hostMilliseconds
     done = step.step + 1
     if (step.step === 0) first = step.loss
     last = step.loss
     const evaluates = bench.data.sizes.eval > 0 && (done % settings.evalEvery === 0 || done === steps)
-    const evaluation = evaluates ? await bench.evaluate(gpu) : undefined
+    const evaluation = evaluates ? await bench.evaluate(replays) : undefined
     if (evaluation !== undefined) evaluated = { 'held out': evaluation.toFixed(4) }
     await log.add({ ...step, tokens: current.used, ...(evaluates && { evaluation }) })
     const stop = evaluation !== undefined && stopper.add(evaluation)
@@ -99,22 +101,28 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
         accumulate: { parts: settings.accumulate, parameters: [...bench.adapter.parameters.values()] },
         async prepare(index) {
           current = await bench.data.step(index)
+          bench.optimiser.begin(schedule(index))
           started = performance.now()
         },
-        loss(step, _, part) {
-          const total = bench.loss(step, current.parts[part], current.total)
-          return { total, terms: { loss: total } }
+        replays,
+        feed: (_, part) => bench.feed(current.parts[part], current.total),
+        largest: (step) => bench.largest(step),
+        loss(step) {
+          const { total, rows } = bench.loss(step)
+          return { total, terms: { loss: total }, rows }
         },
-        update: (step, gradients, index) => bench.optimiser.update(step, gradients, schedule(index)),
-        describe: (index) => bench.data.places(index),
+        update: (step, gradients) => bench.optimiser.update(step, gradients),
+        describe: (index, rows) => bench.data.places(index, rows),
         figures: () => ({
           ...evaluated,
           'tokens/s': ((1000 * current.used) / (performance.now() - started)).toFixed(0),
+          host: `${hostMilliseconds.toFixed(0)} ms`,
           memory: `${Math.ceil(gpu.memory.peakBytes / 2 ** 20)} MiB`,
         }),
       })
     } catch (error) {
       if (error instanceof InterruptedError && done > savedAt) await save()
+      if (error instanceof GpuError && savedAt > 0) error.message += `. The checkpoint of step ${savedAt} is kept`
       throw error
     }
 
@@ -133,12 +141,19 @@ export async function finetune(options: FinetuneOptions): Promise<FinetuneResult
 
 const adapterFiles = ['adapter_model.safetensors', 'adapter_config.json'] as const
 
+/** What is compared by its hash, in words. */
+const hashed: Readonly<Record<string, string>> = {
+  model: 'the hash of the base model (configuration and weights)',
+  encoding: 'the hash of the tokenizer and the chat template',
+  data: 'the hash of the data',
+}
+
 /** @throws RangeError naming the first setting that differs from those that the run in `out` began with. */
 function expectSame(out: string, before: Readonly<Record<string, unknown>>, now: Readonly<Record<string, unknown>>) {
   for (const [name, value] of Object.entries(now))
     if (JSON.stringify(before[name]) !== JSON.stringify(value))
       throw new RangeError(
-        `Cannot go on with the run in ${out}: ${name} was ${JSON.stringify(before[name])} and is now ` +
+        `Cannot go on with the run in ${out}: ${hashed[name] ?? name} was ${JSON.stringify(before[name])} and is now ` +
           `${JSON.stringify(value)}. Give what it began with, another folder, or --fresh`,
       )
 }

@@ -2,7 +2,7 @@ import type { FloatType } from '../core/dtype.ts'
 import { sameShape, showShape } from '../core/shape.ts'
 import { dynamicMap, unsignedDynamicMap } from '../formats/dynamic-map.ts'
 import { type CpuTensor, cpuTensor, toFloat32, toUint32 } from '../formats/tensor.ts'
-import { type AdamwTarget, adamw, clipGradients } from '../kernels/adamw.ts'
+import { type AdamwTarget, adamw, adamwRates, clipGradients } from '../kernels/adamw.ts'
 import { type Adamw8Target, adamw8, zeroMoments8 } from '../kernels/adamw8.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
@@ -39,6 +39,7 @@ export class Optimiser implements Disposable {
   readonly #scope: Scope
   readonly #moments = new Map<string, Moments>()
   readonly #maps: Tensor<'f32'> | undefined
+  readonly #rates: Tensor<'f32'>
   readonly #gpu: Gpu
   #t = 0
 
@@ -47,6 +48,7 @@ export class Optimiser implements Disposable {
     this.parameters = parameters
     this.#options = options
     this.#scope = gpu.scope('optimiser')
+    this.#rates = this.#scope.empty('f32', [3], 'rates')
     if (options.stateBits === 8)
       this.#maps = this.#scope.upload('f32', [512], [...dynamicMap, ...unsignedDynamicMap], 'maps')
     for (const [name, { shape, size }] of parameters)
@@ -77,11 +79,20 @@ export class Optimiser implements Disposable {
     for (const parameter of this.parameters.values()) parameter.requiresGrad = on
   }
 
+  /** Begins the next step, at learning rate `lr`, for an {@link update} that is replayed. */
+  begin(lr: number): void {
+    const { beta1, beta2 } = this.#options
+    this.#t++
+    this.#gpu.write(this.#rates, adamwRates({ lr, t: this.#t }, { beta1, beta2 }))
+  }
+
   /**
-   * One step at learning rate `lr`; parameters that the loss did not reach stay as they are.
+   * One step; parameters that the loss did not reach stay as they are.
+   * @param lr its learning rate; without one it is the step that {@link begin} began.
    * @returns f32 [2]: the clipping factor and the norm of the gradients.
    */
-  update(step: Step, gradients: GradientSource, lr: number): Tensor<'f32'> {
+  update(step: Step, gradients: GradientSource, lr?: number): Tensor<'f32'> {
+    if (lr !== undefined) this.begin(lr)
     const { decay: matrixDecay = 0, clip = 1, beta1, beta2 } = this.#options
     const wide: AdamwTarget[] = []
     const narrow: Adamw8Target[] = []
@@ -92,8 +103,7 @@ export class Optimiser implements Disposable {
       if ('largest' in target) narrow.push(target as Adamw8Target)
       else wide.push(target as unknown as AdamwTarget)
     }
-    this.#t++
-    const options = { rates: { lr, t: this.#t }, beta1, beta2 }
+    const options = { rates: this.#rates, beta1, beta2 }
     if (narrow.length === 0) return adamw(step, wide, { ...options, clip })
     const all = [...wide, ...narrow].map(({ gradient }) => gradient)
     const factor = clipGradients(step, all, clip)

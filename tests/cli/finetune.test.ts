@@ -72,9 +72,11 @@ test('Ctrl-C and the same command again end as an uninterrupted run does, kill -
 }, 120_000)
 
 test('a dry run gives the plan, and faults name what is wrong', async () => {
-  const plan = await nexus([...args('dry'), '--dry-run'])
-  expect(plan.code).toBe(0)
+  const options = ['--base', 'nf4-double', '--precision', 'f16', '--schedule', 'stable', '--optimizer-bits', '8']
+  const plan = await nexus([...args('dry'), ...options, '--accumulate', '2', '--no-packing', '--dry-run'])
+  expect(plan.code, plan.stderr).toBe(0)
   expect(plan.events.at(-1)).toMatchObject({ event: 'plan', steps: 8, rows: { train: 38, eval: 2 } })
+  expect(plan.events.at(-1)!.diskBytes).toBeGreaterThan(0)
   const bad = join(folder, 'bad.jsonl')
   await writeFile(bad, '{"text":"fine"}\n{"messages":"hello"}\n')
   const fault = await nexus([

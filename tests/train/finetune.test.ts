@@ -7,6 +7,7 @@ import { Random } from '../../src/core/random.ts'
 import { type DecoderConfig, toHuggingFaceConfig } from '../../src/formats/model-config.ts'
 import { readPeft } from '../../src/formats/peft.ts'
 import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensors.ts'
+import { toFloat32 } from '../../src/formats/tensor.ts'
 import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
 import { writeJson } from '../../src/host/files.ts'
 import { randomTensors } from '../../src/models/decoder.ts'
@@ -144,7 +145,9 @@ test('a run does not go on with another model of the same shape', async () => {
   const before = await readFile(path)
   try {
     await writeFile(path, writeSafetensors(randomTensors(config, new Random(9), 0.15), { format: 'pt' }))
-    await expect(run('first', { steps: 1 })).rejects.toThrow('model was')
+    await expect(run('first', { steps: 1 })).rejects.toThrow(
+      'the hash of the base model (configuration and weights) was',
+    )
   } finally {
     await writeFile(path, before)
   }
@@ -191,3 +194,91 @@ test('a gradient that is not finite names the step and the lines that it came fr
     /^The loss of finetune is NaN at step 0 \(loss NaN\), first in the term loss; it learned from data\.jsonl:\d+, data\.jsonl:\d+: lower/,
   )
 }, 180_000)
+
+test('a row whose loss is not finite is named alone, and the checkpoint before it is kept', async () => {
+  const torn = join(folder, 'torn')
+  const untied = { ...config, tiedHead: false }
+  const tensors = randomTensors(untied, new Random(1), 0.15)
+  const embedding = tensors.get('model.embed_tokens.weight')!
+  const { model: bpe } = JSON.parse(await readFile(join(model, 'tokenizer.json'), 'utf8')) as {
+    model: { vocab: Record<string, number> }
+  }
+  embedding.data.set(new Uint8Array(Float32Array.of(Number.NaN).buffer), 4 * bpe.vocab.z * config.width)
+  await writeJson(join(torn, 'config.json'), toHuggingFaceConfig(untied, 'float32'))
+  for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+    await writeJson(join(torn, name), JSON.parse(await readFile(join(model, name), 'utf8')))
+  await writeFile(join(torn, 'model.safetensors'), writeSafetensors(tensors, { format: 'pt' }))
+  const texts = ['aaaa', 'bbbb', 'cccc', 'dddd', 'azza', 'eeee']
+  const path = join(folder, 'rows.jsonl')
+  await writeFile(path, texts.map((text) => JSON.stringify({ text })).join('\n'))
+  const train = (out: string, change: Partial<FinetuneSettings>) =>
+    finetune({
+      ...{ gpu, model: torn, data: path, out: join(folder, out), onProgress: () => {} },
+      settings: { ...settings, packing: false, evalShare: 0, ...change },
+    }).then(
+      () => '',
+      (error: Error) => error.message,
+    )
+  const alone = await train('torn alone', { batch: 1, steps: 6, checkpointEvery: 1, seed: 6 })
+  expect(alone).toMatch(/^The loss of finetune is NaN at step [1-5] .*; it learned from rows\.jsonl:5: lower/)
+  expect(alone).toContain(`The checkpoint of step ${/at step (\d)/.exec(alone)![1]} is kept`)
+  expect(await train('torn parts', { batch: 2, accumulate: 3, steps: 1 })).toContain('from rows.jsonl:5: lower')
+}, 180_000)
+
+test(
+  'activations in f16 learn as those in f32 do, over bases of every kind',
+  () =>
+    withoutLeaks(async () => {
+      if (!gpu.capabilities.f16) return
+      const log = async (out: string) =>
+        (await read(out, 'log.jsonl'))
+          .toString()
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line) as { loss: number; gradientNorm: number })
+      for (const base of ['f32', 'nf4'] as const) {
+        const common = { base, steps: 10, accumulate: 2, gradientCheckpoint: base === 'nf4' }
+        await run(`${base} full`, common)
+        await run(`${base} half`, { ...common, precision: 'f16' })
+        const [full, half] = [await log(`${base} full`), await log(`${base} half`)]
+        for (const [i, { loss }] of half.entries())
+          expect(Math.abs(loss / full[i].loss - 1), `${base} ${i}`).toBeLessThan(0.02)
+        expect(Math.abs(half[0].gradientNorm / full[0].gradientNorm - 1), base).toBeLessThan(0.01)
+        expect(half.at(-1)!.loss).toBeLessThan(0.7 * half[0].loss)
+      }
+      // Parameters stay f32: in f16 a rate this small would change nothing.
+      await run('slow', { precision: 'f16', lr: 1e-6, steps: 2, targets: ['q_proj'] })
+      const { tensors } = parseSafetensors(await read('slow'))
+      const b = [...tensors].find(([name]) => name.includes('lora_B'))![1]
+      const largest = Math.max(...toFloat32(b).map(Math.abs))
+      expect(largest).toBeGreaterThan(0)
+      expect(largest).toBeLessThan(1e-4)
+    }),
+  180_000,
+)
+
+test.each<Partial<FinetuneSettings>>([
+  {},
+  { gradientCheckpoint: true, stateBits: 8, rank: 32, alpha: 32 },
+  { base: 'nf4', batch: 4 },
+  { base: 'nf4', batch: 4, accumulate: 2, gradientCheckpoint: true, precision: 'f16' },
+  { accumulate: 3, packing: false },
+])(
+  'a run takes the memory of its plan: %o',
+  (change) =>
+    withoutLeaks(async () => {
+      if (change.precision === 'f16' && !gpu.capabilities.f16) return
+      const out = `memory ${JSON.stringify(change).replaceAll(/\W/g, ' ')}`
+      const wide = { length: 128, steps: 4, evalEvery: 2, ...change }
+      const before = gpu.memory.liveBytes
+      const plan = await planFinetune({
+        ...{ gpu, model, data, out: join(folder, out), settings: { ...settings, ...wide }, onProgress: () => {} },
+      })
+      const peak = gpu.watchPeak()
+      await run(out, wide)
+      const used = peak() - before
+      const planned = plan.residentBytes + plan.passBytes - before
+      expect(Math.abs(used / planned - 1), `${used} of ${planned}`).toBeLessThan(0.1)
+    }),
+  180_000,
+)
