@@ -13,6 +13,7 @@ import { type Ceilings, costOf, measureCeilings, ratesOf } from './ceilings.ts'
 import { compareFiles } from './compare.ts'
 import { printGrowth } from './growth.ts'
 import { measureMatrixUnits } from './matrix-units.ts'
+import { pcaTables } from './pca.ts'
 import { type Comparison, caseLine, compareWithPeers, type Rival } from './peers/comparison.ts'
 import { comparisonTable } from './peers/comparison-table.ts'
 import { fullPace, quickPace } from './peers/duel.ts'
@@ -166,6 +167,7 @@ async function main(): Promise<number> {
   if (options.only !== 'peers') {
     results = await measureOps(gpu, time, ceilings)
     console.log(opsTable(results))
+    if ('pca'.includes(options.filter.toLowerCase())) console.log(`\n${await pcaTables(gpu, ceilings, options.quick)}`)
   }
   let peers: BenchFile['peers'] = {}
   let comparisons: Comparison[] = []

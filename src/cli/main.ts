@@ -34,6 +34,9 @@ const commands = [
   ...[registerPack, registerKeys, registerSign, registerVerify],
 ]
 for (const register of commands) register(program)
+// Options behind the name of a sub-command are its own, though its parent may have some of the same name.
+program.enablePositionalOptions()
+
 // Sub-commands take over what the program was told before they were added.
 const inherit = (command: Command) => {
   for (const sub of command.commands) {

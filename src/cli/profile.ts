@@ -4,7 +4,8 @@ import { UsageError } from '../core/errors.ts'
 import { exists, readJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
 import { profileDefaults } from '../profile/profile.ts'
-import { runProfile } from '../profile/run.ts'
+import { writeReport } from '../profile/report.ts'
+import { runMerge, runProfile } from '../profile/run.ts'
 import type { Profile } from '../profile/schema.ts'
 import { openGpu } from './open-gpu.ts'
 import { duration, makeOutput, type Output, table } from './output.ts'
@@ -65,7 +66,21 @@ export function registerProfile(program: Command): void {
     .option('--json', 'one JSON object a line')
     .addHelpText('after', '\nA profile that was stopped goes on where it was, to the same files.')
     .action(run)
-  profile.enablePositionalOptions()
+  profile
+    .command('merge')
+    .description('one profile of parts that were made on several machines, with --shard or --keep-state')
+    .argument('<parts...>', 'folders of parts: …/profiles/<teacher>, or of one capability')
+    .requiredOption('--teacher <path>', 'the teacher of all parts: outputs are made of its weights')
+    .requiredOption('--out <folder>', 'niwt_stage2_output/profiles/<teacher>/ is made in it')
+    .option('--adapter <name>', 'GPU to use: auto, software, or a part of its name')
+    .option('--json', 'one JSON object a line')
+    .action(merge)
+  profile
+    .command('report')
+    .description('makes report.html again, from the profiles in a folder')
+    .argument('<folder>', '…/profiles/<teacher>')
+    .option('--json', 'one JSON object')
+    .action(report)
 }
 
 function collect(value: string, before: string[]): string[] {
@@ -132,6 +147,30 @@ async function run(teacher: string, options: Options): Promise<void> {
   show(result.profiles, output)
   output.print(`Profile  ${result.folder}, in ${duration((performance.now() - started) / 1000)}`)
   output.emit('result', { folder: result.folder })
+}
+
+async function merge(
+  parts: string[],
+  options: { teacher: string; out: string; adapter?: string; json?: boolean },
+): Promise<void> {
+  const { teacher, out, adapter, json } = options
+  const output = makeOutput(json ?? false)
+  for (const path of [teacher, ...parts]) if (!exists(path)) throw new UsageError(`Cannot merge: there is no ${path}`)
+  const signal = interruptSignal(output.say)
+  using gpu = await openGpu(output, adapter)
+  const result = await runMerge({ gpu, teacher, parts, out, onProgress: output.onProgress, signal })
+  output.close()
+  show(result.profiles, output)
+  output.print(`Profile  ${result.folder}`)
+  output.emit('result', { folder: result.folder })
+}
+
+async function report(folder: string, options: { json?: boolean }): Promise<void> {
+  const output = makeOutput(options.json ?? false)
+  if (!exists(folder)) throw new UsageError(`Cannot report: there is no ${folder}`)
+  const path = await writeReport(folder)
+  output.print(`Report   ${path}`)
+  output.emit('result', { report: path })
 }
 
 /** A line for each capability. */

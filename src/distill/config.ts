@@ -50,7 +50,7 @@ export const distillConfigSchema = z.strictObject({
       samples: whole.default(64).describe('rows a capability'),
       batch: whole.default(4),
       storage: storage.optional(),
-      share: positive.optional().describe('what the PCAs may cost, of the forward pass'),
+      share: positive.default(0.25).describe('what the PCAs may cost, of the forward pass'),
       heldOutTokens: whole.optional().describe('tokens that the loss of a layer is measured on'),
     })
     .prefault({}),

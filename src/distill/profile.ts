@@ -5,6 +5,7 @@ import { Decoder } from '../models/decoder.ts'
 import { type OpenModel, openModel } from '../models/open-model.ts'
 import { Ablation } from '../profile/ablate.ts'
 import { heldOutBatch, profileCapability, profileDefaults } from '../profile/profile.ts'
+import { writeReport } from '../profile/report.ts'
 import { modelHash } from '../profile/run.ts'
 import { type Profile, parseProfile } from '../profile/schema.ts'
 import { type Batch, type Row, trimRow } from '../train/batch.ts'
@@ -25,7 +26,13 @@ export interface LayerPlan {
 export async function profileStage(run: NiwtRun): Promise<LayerPlan> {
   const where = paths(run.folder, run.teacherName)
   await using files = await openModel(run.teacherFolder)
-  const { samples, storage = 'nf4', batch, share, heldOutTokens = profileDefaults.heldOutTokens } = run.settings.profile
+  const {
+    samples,
+    storage = 'nf4',
+    batch,
+    share = 4,
+    heldOutTokens = profileDefaults.heldOutTokens,
+  } = run.settings.profile
   using decoder = await Decoder.open(run.gpu, files.weights, { storage })
   const teacher = await teacherFacts(run, files, storage)
   const profiles: Profile[] = []
@@ -45,15 +52,16 @@ export async function profileStage(run: NiwtRun): Promise<LayerPlan> {
             ...{ capability: capability.name, description: capability.description, dataHash: hashOf(rows) },
             settings: {
               ...{ ...profileDefaults, batch, heldOutTokens, headSamples: Math.min(samples, 2 * batch) },
-              ...(share !== undefined && { share }),
-              // Removal measures by itself what leaving out layers costs.
-              ablate: 0,
+              share,
+              // Of many layers removal measures by itself what leaving some out costs.
+              ablate: teacher.layers <= fewLayers ? teacher.layers : 0,
             },
             onProgress: run.onProgress,
             ...(run.signal && { signal: run.signal }),
           }),
     )
   }
+  await writeReport(join(where.layers, '..'))
   const plan = await planRemoval(run, decoder, profiles, probes)
   await writeJson(where.layers, plan)
   return plan
@@ -68,9 +76,11 @@ function hashOf(rows: readonly Row[]): string {
   return sha256(JSON.stringify(rows.map(({ ids }) => Array.from(ids))))
 }
 
+const fewLayers = 12
+
 /** How many layers are tried: all of few; of many twice as many as go, those with the lowest scores. */
 export function mostTried(layers: number, removed: number): number {
-  return layers <= 12 ? layers : Math.min(layers, 2 * removed)
+  return layers <= fewLayers ? layers : Math.min(layers, 2 * removed)
 }
 
 /**

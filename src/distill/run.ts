@@ -17,9 +17,9 @@ export interface NiwtSettings {
     readonly samples: number
     /** Rows a batch. */
     readonly batch: number
-    /** How the teacher's linear layers are held; nf4 unless told. */
+    /** How the teacher is held; NF4 unless told. */
     readonly storage?: WeightStorage
-    /** Operations for the PCAs, as a share of the forward pass's: of more tokens they take a part; 0.12 unless told. */
+    /** What the PCAs may cost, as a share of the forward pass; 4 unless told, which takes every token of small models. */
     readonly share?: number
     /** Tokens that the loss of a layer is measured on; 512 unless told. */
     readonly heldOutTokens?: number

@@ -16,7 +16,7 @@ import { readJson, writeFileAtomic, writeJson } from '../host/files.ts'
 import { inputOf } from '../models/decoder.ts'
 import { type OpenModel, openModel } from '../models/open-model.ts'
 import { allocateRanks, type RankPlace } from '../pca/allocate.ts'
-import type { Profile } from '../profile/schema.ts'
+import { type Profile, parseProfile } from '../profile/schema.ts'
 import { type AnchorPlan, planAnchors } from './anchors.ts'
 import { narrowFfn } from './narrow.ts'
 import type { LayerPlan } from './profile.ts'
@@ -115,7 +115,8 @@ export async function synthesizeStage(run: NiwtRun): Promise<Pick<StudentArchite
 
   const adapters: StudentArchitecture['adapters'] = {}
   for (const { name } of run.capabilities) {
-    const profile = (await readJson(join(where.profile(name), 'profile.json'))) as Profile
+    const path = join(where.profile(name), 'profile.json')
+    const profile = parseProfile(path, await readJson(path))
     const ranks = adapterRanks(profile, config, anchors.kept, adapterBudget * teacherParameters)
     const parameters = rankParameters(config, ranks)
     adapters[name] = { ranks, parameters, ratio: parameters / teacherParameters }
@@ -230,7 +231,7 @@ export function uniformRanks(config: DecoderConfig, budget: number): Record<stri
 
 /** Ranks by `<student layer>.<linear>`, from the dimension of what each linear layer reads in the teacher. */
 export function adapterRanks(
-  profile: Profile,
+  profile: Pick<Profile, 'ranks'>,
   backbone: DecoderConfig,
   kept: readonly number[],
   budget: number,
@@ -238,7 +239,7 @@ export function adapterRanks(
   const places: RankPlace[] = kept.flatMap((teacherLayer, layer) =>
     Object.entries(linearShapes(backbone)).map(([linear, [n, k]]) => ({
       name: `${layer}.${linear}`,
-      dimension: profile.ranks[`${teacherLayer}.${inputOf[linear as LinearName]}`].gavishDonoho,
+      dimension: profile.ranks[`${teacherLayer}.${inputOf[linear as LinearName]}`].rank,
       cost: n + k,
     })),
   )

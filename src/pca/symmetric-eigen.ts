@@ -226,20 +226,38 @@ function reflect(x: Float64Array, reflectors: Float64Array, n: number): void {
   }
 }
 
+/** What is left of the largest diagonal entry when only rounding is left, for up to some thousand rows. */
+const rounding = 1e-12
+
 /**
- * L of matrix = L Lᵀ, (n, n) with zeros above the diagonal. A direction without length, which rounding may turn negative,
- * is left out: the product is then the matrix to about 1e-12 of its trace.
+ * Rows F, at most n, with FᵀF = matrix: Cholesky's factor with the largest pivot first, which ends where only rounding is
+ * left. Without pivots a matrix of lower rank would be divided by its own rounding.
+ * @param matrix f64 (n, n), symmetric and positive semidefinite.
+ * @see Higham, Analysis of the Cholesky Decomposition of a Semi-Definite Matrix, 1990.
  */
-export function cholesky(matrix: Float64Array, n: number): Float64Array {
-  const l = new Float64Array(n * n)
-  let trace = 0
-  for (let i = 0; i < n; i++) trace += matrix[i * n + i]
-  for (let i = 0; i < n; i++)
-    for (let j = 0; j <= i; j++) {
-      let sum = matrix[i * n + j]
-      for (let k = 0; k < j; k++) sum -= l[i * n + k] * l[j * n + k]
-      if (i === j) l[i * n + j] = sum > 1e-14 * trace ? Math.sqrt(sum) : 0
-      else l[i * n + j] = l[j * n + j] > 0 ? sum / l[j * n + j] : 0
+export function factorRows(matrix: Float64Array, n: number): Float64Array {
+  const rows = new Float64Array(n * n)
+  const left = Float64Array.from({ length: n }, (_, i) => matrix[i * n + i])
+  const end = rounding * left.reduce((most, value) => Math.max(most, value), 0)
+  let count = 0
+  for (; count < n; count++) {
+    let pivot = 0
+    for (let i = 1; i < n; i++) if (left[i] > left[pivot]) pivot = i
+    if (!(left[pivot] > end)) break
+    const own = rows.subarray(count * n, (count + 1) * n)
+    own.set(matrix.subarray(pivot * n, (pivot + 1) * n))
+    for (let k = 0; k < count; k++) {
+      const factor = rows[k * n + pivot]
+      if (factor === 0) continue
+      const row = k * n
+      for (let i = 0; i < n; i++) own[i] -= factor * rows[row + i]
     }
-  return l
+    const scale = 1 / Math.sqrt(left[pivot])
+    for (let i = 0; i < n; i++) {
+      own[i] *= scale
+      left[i] -= own[i] * own[i]
+    }
+    left[pivot] = 0
+  }
+  return rows.slice(0, count * n)
 }

@@ -1,7 +1,7 @@
 import type { LinearName } from '../formats/model-config.ts'
 import type { Decoder } from '../models/decoder.ts'
 import { type AnyPcaState, isSketch } from '../pca/pca-state.ts'
-import { cholesky } from '../pca/symmetric-eigen.ts'
+import { factorRows } from '../pca/symmetric-eigen.ts'
 
 /**
  * The state of y = W x + b from that of x: mean W μ + b and scatter W S Wᵀ, so that outputs of linear layers need not be
@@ -16,7 +16,7 @@ export async function deriveOutput(
   state: AnyPcaState,
 ): Promise<AnyPcaState> {
   const k = state.mean.length
-  const rows = isSketch(state) ? state.rows : transposed(cholesky(state.scatter, k), k)
+  const rows = isSketch(state) ? state.rows : factorRows(state.scatter, k)
   const count = rows.length / k
   // Rows of very unlike sizes pass through f32: each is scaled to its own length and back.
   const lengths = Float64Array.from({ length: count }, (_, r) => norm(rows, r * k, k) || 1)
@@ -36,14 +36,8 @@ export async function deriveOutput(
   if (!isSketch(state) && n <= k) return { count: state.count, mean, scatter: gram(turned, count, n) }
   const diagonal = new Float64Array(n)
   for (let r = 0; r < count; r++) for (let c = 0; c < n; c++) diagonal[c] += turned[r * n + c] ** 2
-  const [size, shed] = isSketch(state) ? [state.size, state.shed] : [count, 0]
+  const [size, shed] = isSketch(state) ? [state.size, state.shed] : [Math.max(1, count), 0]
   return { count: state.count, mean, size, rows: turned, diagonal, shed }
-}
-
-function transposed(l: Float64Array, n: number): Float64Array {
-  const t = new Float64Array(n * n)
-  for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) t[j * n + i] = l[i * n + j]
-  return t
 }
 
 function norm(values: Float64Array, begin: number, size: number): number {

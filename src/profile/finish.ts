@@ -45,9 +45,11 @@ export async function finishLayers(options: FinishOptions): Promise<Finished> {
   const ranks: Record<string, RankReport> = {}
   const rows: Record<string, number> = {}
   for (let layer = 0; layer < layers; layer++) {
-    if (signal?.aborted) throw new InterruptedError(`Stopped ${task} at layer ${layer} of ${layers}`)
     const path = join(folder, `layer-${layer}.safetensors`)
-    if (!exists(path)) {
+    const before = exists(path)
+    if (!before && signal?.aborted)
+      throw new InterruptedError(`Stopped ${task} at layer ${layer} of ${layers}; it goes on from there`)
+    if (!before) {
       const own = all.filter((site) => site.layer === layer)
       await writeFileAtomic(path, await finishLayer(options, own))
     }
@@ -56,7 +58,7 @@ export async function finishLayers(options: FinishOptions): Promise<Finished> {
     const facts = JSON.parse(done.metadata.facts) as { ranks: object; rows: object }
     Object.assign(ranks, facts.ranks)
     Object.assign(rows, facts.rows)
-    onProgress({ task, done: layer + 1, total: layers, unit: 'layers' })
+    if (!before) onProgress({ task, done: layer + 1, total: layers, unit: 'layers' })
   }
   return { tensors, ranks, rows }
 }

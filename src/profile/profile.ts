@@ -224,11 +224,10 @@ async function measureAblation(
   if (layers.some((layer) => !(layer in costs))) {
     using ablation = new Ablation(decoder, batch)
     for (const [done, layer] of layers.entries()) {
-      if (signal?.aborted) throw new InterruptedError(`Stopped ${task} at layer ${layer}`)
-      if (!(layer in costs)) {
-        costs[layer] = await ablation.cost(layer)
-        await writeJson(path, costs)
-      }
+      if (layer in costs) continue
+      if (signal?.aborted) throw new InterruptedError(`Stopped ${task} at layer ${layer}; it goes on from there`)
+      costs[layer] = await ablation.cost(layer)
+      await writeJson(path, costs)
       onProgress({ task, done: done + 1, total: layers.length, unit: 'layers' })
     }
   }

@@ -1,12 +1,15 @@
 import { basename, join } from 'node:path'
+import { UsageError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
-import { exists, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
+import { exists, listNames, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { WeightStorage } from '../models/decoder-weights.ts'
 import { type OpenModel, openModel } from '../models/open-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { dataCapability, encodingOf } from '../train/data-capability.ts'
+import { mergeProfiles } from './merge.ts'
 import { type ProfileSettings, profileCapability } from './profile.ts'
+import { writeReport } from './report.ts'
 import { chooseSamples } from './samples.ts'
 import { type Profile, parseProfile } from './schema.ts'
 
@@ -117,6 +120,51 @@ export async function runProfile(request: ProfileRequest): Promise<{ folder: str
   } finally {
     decoder?.[Symbol.dispose]()
   }
+  await writeReport(folder)
+  return { folder, profiles }
+}
+
+/**
+ * Merges parts of a profile: of each capability that a part has, one profile of all its parts.
+ * @param parts folders of capabilities, or folders of such folders.
+ * @throws UsageError when a part has no state; RangeError when the teacher is another one than that of the parts.
+ */
+export async function runMerge(
+  request: Pick<ProfileRequest, 'gpu' | 'teacher' | 'out' | 'onProgress' | 'signal'> & {
+    readonly parts: readonly string[]
+  },
+): Promise<{ folder: string; profiles: Profile[] }> {
+  const { gpu, onProgress, signal } = request
+  const groups = new Map<string, string[]>()
+  for (const part of request.parts) {
+    const own = exists(join(part, 'profile.json'))
+      ? [part]
+      : (await listNames(part)).sort().flatMap((name) => {
+          const folder = join(part, name)
+          return exists(join(folder, 'profile.json')) ? [folder] : []
+        })
+    if (own.length === 0) throw new UsageError(`Cannot merge ${part}: there is no finished profile in it`)
+    for (const folder of own) groups.set(basename(folder), [...(groups.get(basename(folder)) ?? []), folder])
+  }
+  await using model = await openModel(request.teacher)
+  const hash = await modelHash(model)
+  const folder = profilesFolder(request.out, teacherName(request.teacher))
+  const profiles: Profile[] = []
+  let decoder: Decoder | undefined
+  try {
+    for (const [capability, parts] of groups) {
+      const path = join(parts[0], 'profile.json')
+      const { teacher } = parseProfile(path, await readJson(path))
+      if (teacher.hash !== hash)
+        throw new RangeError(`Cannot merge ${parts[0]}: its teacher was another model than ${request.teacher}`)
+      decoder ??= await Decoder.open(gpu, model.weights, { storage: teacher.storage as WeightStorage, onProgress })
+      const work = { decoder, parts, folder: join(folder, capability), onProgress, ...(signal && { signal }) }
+      profiles.push(await mergeProfiles(work))
+    }
+  } finally {
+    decoder?.[Symbol.dispose]()
+  }
+  await writeReport(folder)
   return { folder, profiles }
 }
 

@@ -1,6 +1,6 @@
 import { frame } from './line-chart.ts'
 import { type Axis, scaleOf, shortNumber } from './scale.ts'
-import { type ChartText, element, escapeText, figure, label, legend, seriesClass } from './svg.ts'
+import { type ChartText, element, escapeText, figure, label, seriesClass } from './svg.ts'
 
 /** What {@link barChart} draws. */
 export interface BarChart extends ChartText {
@@ -25,7 +25,7 @@ export function barChart(chart: BarChart): string {
   const { categories, series, width = 560, height = 280 } = chart
   const values = series.flatMap((one) => one.values.filter((value) => value !== null))
   const y = scaleOf({ from: Math.min(0, ...values), ...chart.y }, [0, ...values])
-  const { px, py, inner, markup } = frame(chart, { y }, width, height)
+  const { px, py, inner, markup } = frame(chart, { y }, width, height, series)
   const group = inner.width / categories.length
   const thick = Math.max(1, Math.min(26, (group * 0.78) / series.length))
   const zero = py(y.at(0))
@@ -52,10 +52,5 @@ export function barChart(chart: BarChart): string {
       ? label(name, px(0) + group * (c + 0.5), py(0) + 17, { class: 'tick', 'text-anchor': 'middle' })
       : '',
   )
-  const key = legend(
-    series.map(({ name }) => name),
-    58,
-    18,
-  )
-  return figure(chart, width, height, markup, ...bars, ...names, key)
+  return figure(chart, width, height, markup, ...bars, ...names)
 }

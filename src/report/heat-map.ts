@@ -28,13 +28,13 @@ const gap = 1.5
 
 /** Coloured cells with a key. */
 export function heatMap(chart: HeatMap): string {
-  const { rows, columns, values, colours = 'sequential', width = 560, cellHeight = 20 } = chart
+  const { rows, columns, values, rowName, colours = 'sequential', width = 560, cellHeight = 20 } = chart
   const all = values.flat().filter((value) => value !== null)
   const largest = Math.max(...all.map(Math.abs), 1e-12)
   const low = chart.from ?? (colours === 'diverging' ? -largest : Math.min(...all, Number.POSITIVE_INFINITY))
   const high = chart.to ?? (colours === 'diverging' ? largest : Math.max(...all, Number.NEGATIVE_INFINITY))
   const place = (value: number) => (high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5)
-  const left = 26 + 6.4 * Math.max(...rows.map((name) => name.length))
+  const left = 18 + 6.4 * Math.max(rowName.length, ...rows.map((name) => name.length))
   const cell = (width - left - 8) / columns.length
   // Names that are wider than their cells are turned.
   const longest = Math.max(...columns.map((name) => name.length))
@@ -56,7 +56,7 @@ export function heatMap(chart: HeatMap): string {
       const box = { x: left + c * cell + gap / 2, y: y + gap / 2, width: cell - gap, height: cellHeight - gap, rx: 2 }
       if (value === null) return element('rect', { ...box, class: 'empty' })
       const share = place(value)
-      const text = escapeText(`${chart.rowName} ${name}, ${column}: ${shortNumber(value)} ${chart.unit}`)
+      const text = escapeText(`${rowName} ${name}, ${column}: ${shortNumber(value)} ${chart.unit}`)
       const ink = (colours === 'diverging' ? Math.abs(share - 0.5) * 2 : share) > 0.55 ? 'on-dark' : 'on-light'
       const number = numbers
         ? label(shortNumber(value), box.x + box.width / 2, y + cellHeight / 2 + 3.5, {
@@ -70,8 +70,8 @@ export function heatMap(chart: HeatMap): string {
     })
     return head + cells.join('')
   })
-  const names = label(chart.rowName, left - 7, top - 7, { class: 'name', 'text-anchor': 'end' })
-  return figure(chart, width, height, key(chart, low, high, left, width), names, ...heads, ...body)
+  const names = label(rowName, left - 7, top - 7, { class: 'name', 'text-anchor': 'end' })
+  return figure(chart, width, height, key(chart, low, high, width), names, ...heads, ...body)
 }
 
 function colourAt(share: number, colours: 'sequential' | 'diverging'): string {
@@ -81,13 +81,7 @@ function colourAt(share: number, colours: 'sequential' | 'diverging'): string {
   return share < 0.5 ? mix('heat-middle', 'heat-below', 1 - 2 * share) : mix('heat-middle', 'heat-high', 2 * share - 1)
 }
 
-function key(
-  { unit, colours = 'sequential' }: HeatMap,
-  low: number,
-  high: number,
-  left: number,
-  width: number,
-): string {
+function key({ unit, colours = 'sequential' }: HeatMap, low: number, high: number, width: number): string {
   const steps = 24
   const size = Math.min(120, width / 4)
   const x = width - 8 - size - 44
@@ -98,7 +92,7 @@ function key(
     }),
   )
   return (
-    label(unit, Math.max(left, x - 8 - 7 * shortNumber(low).length), 17, { class: 'legend', 'text-anchor': 'end' }) +
+    label(unit, x - 16 - 6.6 * shortNumber(low).length, 17, { class: 'legend', 'text-anchor': 'end' }) +
     label(shortNumber(low), x - 6, 17, { class: 'tick', 'text-anchor': 'end' }) +
     boxes.join('') +
     label(shortNumber(high), x + size + 6, 17, { class: 'tick' })

@@ -20,7 +20,7 @@ export interface LineChart extends ChartText {
   readonly dots?: boolean
 }
 
-const margin = { top: 34, right: 16, bottom: 44, left: 58 }
+const baseMargin = { top: 34, right: 16, bottom: 44, left: 58 }
 
 /** The frame of a chart with two axes: grid, numbers and names; and where its inside lies. */
 export function frame(
@@ -28,7 +28,10 @@ export function frame(
   scales: { readonly x?: Scale; readonly y: Scale },
   width: number,
   height: number,
+  series: readonly { readonly name: string; readonly colour?: number }[] = [],
 ) {
+  const names = legend(series, { x: baseMargin.left, y: 18, width: width - baseMargin.left - baseMargin.right })
+  const margin = { ...baseMargin, top: baseMargin.top + names.height }
   const inner = { width: width - margin.left - margin.right, height: height - margin.top - margin.bottom }
   const px = (place: number) => margin.left + place * inner.width
   const py = (place: number) => margin.top + (1 - place) * inner.height
@@ -48,10 +51,10 @@ export function frame(
   })
   const base = element('line', { x1: px(0), x2: px(1), y1: py(0), y2: py(0), class: 'axis' })
   const middle = margin.top + inner.height / 2
-  const names =
+  const titles =
     label(x.label, px(0.5), height - 8, { class: 'name', 'text-anchor': 'middle' }) +
     label(y.label, 13, middle, { class: 'name', 'text-anchor': 'middle', transform: `rotate(-90 13 ${middle})` })
-  return { px, py, inner, markup: rows.join('') + columns.join('') + base + names }
+  return { px, py, inner, markup: rows.join('') + columns.join('') + base + titles + names.markup }
 }
 
 /** Lines over two axes, linear or logarithmic. */
@@ -68,7 +71,7 @@ export function lineChart(chart: LineChart): string {
     chart.y,
     points.map(([, value]) => value),
   )
-  const { px, py, markup } = frame(chart, { x, y }, width, height)
+  const { px, py, markup } = frame(chart, { x, y }, width, height, series)
   const place = ([a, b]: readonly [number, number]) => [px(x.at(a)), py(y.at(b))] as const
   const lines = series.map((line, i) => {
     const colour = seriesClass(line.colour ?? i)
@@ -88,10 +91,5 @@ export function lineChart(chart: LineChart): string {
     const title = element('title', {}, escapeText(line.name))
     return element('path', { d: path, class: `line stroke-${colour}` }, title) + dots.join('')
   })
-  const names = legend(
-    series.map(({ name }) => name),
-    58,
-    18,
-  )
-  return figure(chart, width, height, markup, ...lines, names)
+  return figure(chart, width, height, markup, ...lines)
 }

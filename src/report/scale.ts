@@ -20,19 +20,21 @@ export function scaleOf({ scale = 'linear', from, to }: Axis, values: readonly n
   const least = from ?? usable.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY)
   const most = to ?? usable.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY)
   const [low, high] = least <= most ? [least, most] : [1, 2]
-  return scale === 'log' ? logarithmic(low, high) : linear(low, high)
+  const exact = from !== undefined && to !== undefined
+  return scale === 'log' ? logarithmic(low, high) : linear(low, high, exact)
 }
 
 function logarithmic(low: number, high: number): Scale {
   const begin = Math.floor(Math.log10(low) + 1e-9)
-  const end = Math.max(begin + 1, Math.ceil(Math.log10(high) - 1e-9))
+  const end = Math.max(begin + 1, Math.log10(high))
   const each = Math.ceil((end - begin) / 6)
   const ticks: number[] = []
-  for (let power = begin; power <= end; power += each) ticks.push(10 ** power)
+  for (let power = begin; power <= end + 1e-9; power += each) ticks.push(10 ** power)
   return { at: (value) => (Math.log10(value) - begin) / (end - begin), ticks }
 }
 
-function linear(low: number, high: number): Scale {
+/** @param exact the ends are taken as they are; otherwise they are moved out to round numbers. */
+function linear(low: number, high: number, exact: boolean): Scale {
   const span = high > low ? high - low : Math.abs(high) || 1
   const raw = span / 4
   const power = 10 ** Math.floor(Math.log10(raw))
@@ -41,7 +43,9 @@ function linear(low: number, high: number): Scale {
   const end = Math.max(begin + step, Math.ceil(high / step - 1e-9) * step)
   const count = Math.round((end - begin) / step)
   const ticks = Array.from({ length: count + 1 }, (_, i) => begin + i * step)
-  return { at: (value) => (value - begin) / (end - begin), ticks }
+  const inside = exact ? ticks.filter((tick) => tick >= low && tick <= high) : ticks
+  const [first, last] = exact && high > low ? [low, high] : [begin, end]
+  return { at: (value) => (value - first) / (last - first), ticks: inside }
 }
 
 /** A number as short as it can be read: `0.05`, `1.2k`, `3e-7`. */

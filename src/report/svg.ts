@@ -55,18 +55,27 @@ export function figure(
   )
 }
 
-/** The names of series with their colours, in a line. */
-export function legend(names: readonly string[], x: number, y: number): string {
-  if (names.length < 2) return ''
-  let at = x
-  return names
-    .map((name, i) => {
-      const key = element('rect', { x: at, y: y - 9, width: 10, height: 10, rx: 2, class: `fill-${seriesClass(i)}` })
-      const text = label(name, at + 15, y, { class: 'legend' })
-      at += 15 + 6.6 * name.length + 20
-      return key + text
+/**
+ * The names of series with their colours, in as many lines as `width` asks for; nothing for one series.
+ * @returns the markup and the height that it takes from `y`, its first baseline, downwards.
+ */
+export function legend(
+  series: readonly { readonly name: string; readonly colour?: number }[],
+  { x, y, width }: { readonly x: number; readonly y: number; readonly width: number },
+): { readonly markup: string; readonly height: number } {
+  if (series.length < 2) return { markup: '', height: 0 }
+  let [at, line] = [x, y]
+  const parts = series.map(({ name, colour }, i) => {
+    const size = 35 + 6.4 * name.length
+    if (at > x && at + size - 20 > x + width) [at, line] = [x, line + 17]
+    const key = element('rect', {
+      ...{ x: at, y: line - 9, width: 10, height: 10, rx: 2, class: `fill-${seriesClass(colour ?? i)}` },
     })
-    .join('')
+    const text = label(name, at + 15, line, { class: 'legend' })
+    at += size
+    return key + text
+  })
+  return { markup: parts.join(''), height: line - y }
 }
 
 /** Colours that are told apart, in their order; more series begin again. */

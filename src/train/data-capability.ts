@@ -90,6 +90,10 @@ export async function dataCapability(options: DataCapabilityOptions): Promise<Da
     if (example.kind === 'text') for (const row of rows) groups.push({ hash: hashOf([row]), rows: [row] })
     else if (rows.length > 0) groups.push({ hash: hashOf(rows), rows })
   }
+  if (groups.length === 0)
+    throw new RangeError(
+      `Cannot learn from ${data}: it is empty, or all that is learned lies behind the first ${length} tokens of its records`,
+    )
   const hashes = [...new Set(groups.map(({ hash }) => hash))].sort()
   const count = Math.max(1, Math.round(heldOut * hashes.length))
   if (count >= hashes.length)
