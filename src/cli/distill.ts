@@ -97,7 +97,7 @@ async function run(path: string, options: Options): Promise<void> {
 
 function showPlan(plan: RunPlan, { teachers }: ConfiguredRun, output: Output): void {
   const { teacher, student, memory, capture, training, seconds } = plan
-  const millions = (count: number) => `${(count / 1e6).toFixed(1)} M`
+  const millions = (count: number) => `${(count / 1e6).toFixed(count < 1e7 ? 2 : 1)} M`
   const all = Object.values(seconds).reduce((sum, value) => sum + value, 0)
   const runs = training.students === 1 ? '' : `, ${training.students} students of the same budget`
   const rows = [

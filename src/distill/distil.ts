@@ -81,6 +81,7 @@ async function trainStudent(
   const found = await latestOf(store, key)
   const saved = found?.saved
   const log = await TrainLog.resume(where.log, found?.step ?? 0)
+  const times = await TrainLog.resume(where.times, found?.step ?? 0)
   const part = (prefix: string) =>
     new Map(
       [...(saved?.tensors ?? [])].flatMap(([name, t]) =>
@@ -172,7 +173,9 @@ async function trainStudent(
       last = { ...record.terms }
       const seconds = (performance.now() - started) / 1000
       const weights = { alpha: distil.alpha * (1 - record.step / steps), beta: distil.beta * (1 - record.step / steps) }
-      await log.add({ ...record, ...weights, tokens: bench.tokens, seconds, memory: run.gpu.memory.peakBytes })
+      await log.add({ ...record, ...weights, tokens: bench.tokens })
+      // What is another every time has a file of its own: the log of a run that was killed is that of one that was not.
+      await times.add({ step: record.step, seconds, memory: run.gpu.memory.peakBytes })
       const done = record.step + 1
       if (done < steps && distil.recoverEvery && done % distil.recoverEvery === 0)
         await restore(distil.adapterSteps + distil.jointSteps + done)

@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { exists, readBytes, readJson } from '../host/files.ts'
 import { barChart } from '../report/bar-chart.ts'
 import { type LineSeries, lineChart } from '../report/line-chart.ts'
@@ -17,7 +16,13 @@ interface LogLine {
   readonly alpha: number
   readonly beta: number
   readonly tokens: number
+}
+
+/** A line of distil_times.jsonl. */
+interface TimeLine {
+  readonly step: number
   readonly seconds: number
+  readonly memory: number
 }
 
 const percent = (value: number) => `${(100 * value).toFixed(1)} %`
@@ -31,9 +36,9 @@ export async function runReport(folder: string, teacher: string): Promise<string
   const where = paths(folder, teacher)
   const report = (await readJson(where.report)) as GateReport
   const { architecture } = await readArchitecture(where.architecture)
-  const logs = new Map<string, LogLine[]>([['student', await readLog(where.log)]])
+  const logs = new Map<string, LogLine[]>([['student', await readLines<LogLine>(where.log)]])
   for (const control of controlNames) {
-    const lines = await readLog(where.control(control).log)
+    const lines = await readLines<LogLine>(where.control(control).log)
     if (lines.length > 0 && report.controls?.[control]) logs.set(control, lines)
   }
   const capabilities = Object.entries(report.capabilities)
@@ -59,13 +64,13 @@ export async function runReport(folder: string, teacher: string): Promise<string
   })
 }
 
-async function readLog(path: string): Promise<LogLine[]> {
+async function readLines<T>(path: string): Promise<T[]> {
   if (!exists(path)) return []
   const text = new TextDecoder().decode(await readBytes(path))
   return text
     .split('\n')
     .filter(Boolean)
-    .map((line) => JSON.parse(line) as LogLine)
+    .map((line) => JSON.parse(line) as T)
 }
 
 function gateSection(report: GateReport): Section {
@@ -307,17 +312,14 @@ async function timeSection(where: ReturnType<typeof paths>): Promise<Section> {
       )
       rows.push([stage, seconds.toFixed(1), facts.map(([name, value]) => `${name} ${value}`).join(', ')])
     }
-  const lines = await readLog(where.log)
+  const lines = await readLines<LogLine>(where.log)
+  const times = await readLines<TimeLine>(where.times)
   const tokens = lines.reduce((sum, line) => sum + line.tokens, 0)
-  const seconds = lines.reduce((sum, line) => sum + line.seconds, 0)
+  const seconds = times.reduce((sum, line) => sum + line.seconds, 0)
+  const memory = Math.max(0, ...times.map((line) => line.memory))
   return {
     title: 'What it took',
-    text: `${lines.length} steps, ${tokens} tokens, ${(tokens / Math.max(seconds, 1e-9)).toFixed(1)} tokens a second in training.`,
+    text: `${lines.length} steps, ${tokens} tokens, ${(tokens / Math.max(seconds, 1e-9)).toFixed(1)} tokens a second in training, ${Math.ceil(memory / 2 ** 20)} MiB on the GPU at the peak.`,
     body: [dataTable(['stage', 'seconds', 'facts'], rows)],
   }
-}
-
-/** The report's path in a run's folder. */
-export function reportPath(folder: string): string {
-  return join(folder, 'report.html')
 }

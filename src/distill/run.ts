@@ -134,6 +134,8 @@ export interface NiwtRun {
 export interface StudentPaths {
   readonly checkpoints: string
   readonly log: string
+  /** Seconds and memory of each step. */
+  readonly times: string
   readonly student: string
 }
 
@@ -141,6 +143,7 @@ function studentPaths(folder: string): StudentPaths {
   return {
     checkpoints: join(folder, 'checkpoints'),
     log: join(folder, 'distil_log.jsonl'),
+    times: join(folder, 'distil_times.jsonl'),
     student: join(folder, 'student'),
   }
 }
