@@ -105,7 +105,7 @@ await trainLoop({
       for (const capability of capabilities) {
         const result = await evaluate({
           gpu,
-          forward: (inner, ids) => model.forward(inner, ids),
+          model,
           items: capability.items(),
           unit: capability.unit,
           task: `score ${capability.name}`,

@@ -1,12 +1,9 @@
-import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { type Command, Option } from 'commander'
 import { type BundleStorage, storages } from '../bundle/manifest.ts'
 import { verifyBundle } from '../bundle/verify.ts'
-import { GpuError, ResourceError } from '../core/errors.ts'
-import type { Progress } from '../core/progress.ts'
+import { GpuError } from '../core/errors.ts'
 import { runNiwt } from '../demo/niwt.ts'
 import { demoSettings, quickSettings } from '../demo/settings.ts'
 import type { GateReport } from '../distill/gate.ts'
@@ -15,6 +12,7 @@ import { FolderFiles, readJson, removeFolder, writeJson } from '../host/files.ts
 import { interruptSignal } from '../host/interrupt.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
+import { gateInOwnProcess } from './gate-process.ts'
 import { number } from './generate.ts'
 import { openGpu } from './open-gpu.ts'
 import { byteSize, duration, makeOutput, type Output, table } from './output.ts'
@@ -112,44 +110,6 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   ])
   output.close()
   await showResult(options.folder, records, gpu, output, (performance.now() - started) / 1000)
-}
-
-/** The gate in a fresh process that knows the run's folder and nothing else. */
-function gateInOwnProcess(
-  folder: string,
-  adapter: string | undefined,
-  output: Output,
-  signal: AbortSignal,
-): Promise<void> {
-  const args = [
-    join(root, 'bin/nexus.mjs'),
-    'niwt',
-    'gate',
-    '--json',
-    '--folder',
-    folder,
-    ...(adapter ? ['--adapter', adapter] : []),
-  ]
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-  // Ctrl-C at a terminal reaches the child by itself; another signal does not.
-  signal.addEventListener('abort', () => child.kill('SIGINT'))
-  let fault = ''
-  child.stderr.on('data', (chunk: Buffer) => {
-    fault += chunk.toString()
-  })
-  createInterface({ input: child.stdout }).on('line', (line) => {
-    const message = JSON.parse(line) as { event: string; message?: string } & Progress
-    if (message.event === 'progress') output.onProgress(message)
-    if (message.event === 'error') fault = message.message ?? ''
-  })
-  return new Promise((resolve, reject) => {
-    child.on('error', reject)
-    child.on('close', (code) => {
-      if (code === 0) resolve()
-      else if (code === 6) reject(new ResourceError(fault))
-      else reject(new GpuError(`The gate’s process ended with ${code}: ${fault.trim() || 'no message'}`))
-    })
-  })
 }
 
 async function showResult(

@@ -4,6 +4,7 @@ import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
 import { registerChat } from './chat.ts'
 import { registerConvert } from './convert.ts'
 import { registerDemo } from './demo.ts'
+import { registerDistill } from './distill.ts'
 import { registerDoctor } from './doctor.ts'
 import { registerFinetune } from './finetune.ts'
 import { registerGenerate } from './generate.ts'
@@ -33,6 +34,7 @@ const commands = [
   ...[registerDoctor, registerDemo, registerNiwt, registerPull, registerCache, registerShow, registerConvert],
   ...[
     registerProfile,
+    registerDistill,
     registerFinetune,
     registerChat,
     registerGenerate,

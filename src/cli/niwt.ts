@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { UsageError } from '../core/errors.ts'
-import { runGate } from '../demo/niwt.ts'
+import { runGate } from '../distill/pipeline.ts'
 import { type StageRecord, stageNames } from '../distill/run.ts'
 import { exists, readJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'

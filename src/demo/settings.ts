@@ -3,7 +3,7 @@ import type { NiwtSettings } from '../distill/run.ts'
 /** Settings of the demo: what two cores with the software GPU do in about eight minutes. */
 export const demoSettings: NiwtSettings = {
   tokens: 48,
-  profile: { samples: 200, batch: 20 },
+  profile: { samples: 200, batch: 20, heldOutTokens: 960 },
   capture: { rows: { add: 1000, code: 1400, prose: 1600 }, topK: 16, anchorRank: 24, relationRank: 16 },
   student: { layers: 4, adapterBudget: 0.045 },
   distil: {
@@ -22,7 +22,7 @@ export const demoSettings: NiwtSettings = {
 /** Settings for a look at the pipeline in a minute or two; its student passes no gate. */
 export const quickSettings: NiwtSettings = {
   ...demoSettings,
-  profile: { samples: 20, batch: 10 },
+  profile: { samples: 20, batch: 10, heldOutTokens: 480 },
   capture: { ...demoSettings.capture, rows: { add: 80, code: 80, prose: 80 } },
   distil: {
     ...demoSettings.distil,

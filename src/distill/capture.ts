@@ -1,200 +1,258 @@
-import { join } from 'node:path'
-import type { FloatType } from '../core/dtype.ts'
 import { InterruptedError, RuleError } from '../core/errors.ts'
 import { Random } from '../core/random.ts'
-import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
-import { type CpuTensor, cpuTensor, toFloat32, toUint32 } from '../formats/tensor.ts'
-import { exists, readBytes, readJson, writeFileAtomic, writeJson } from '../host/files.ts'
+import type { CpuTensor } from '../formats/tensor.ts'
+import { toFloat32 } from '../formats/tensor.ts'
+import { checkDiskSpace, exists, readJson, sha256, writeJson } from '../host/files.ts'
+import { headSamples, headTopK } from '../kernels/head-select.ts'
 import { linear } from '../kernels/matmul.ts'
-import { topK } from '../kernels/select.ts'
-import { softmax } from '../kernels/softmax.ts'
 import { Decoder } from '../models/decoder.ts'
-import { readModelFolder } from '../models/folder.ts'
+import { openModel } from '../models/open-model.ts'
+import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { drawBatch, uploadBatch } from '../train/batch.ts'
-import { evaluate } from '../train/evaluate.ts'
+import { type Batch, drawBatch, uploadBatch } from '../train/batch.ts'
+import type { Capability } from '../train/capability.ts'
+import { type AnchorPlan, anchorBases, planAnchors, queryWidth, refuseRaw } from './anchors.ts'
+import {
+  bytesPerToken,
+  Capture,
+  type CaptureColumn,
+  type CaptureLayout,
+  isWhole,
+  writeCapture,
+} from './capture-store.ts'
+import { type Measured, measure } from './measure.ts'
 import type { LayerPlan } from './profile.ts'
 import { type NiwtRun, type NiwtSettings, paths } from './run.ts'
+import { writeTexts, writtenCapability } from './written.ts'
 
-/** Projections of a teacher's activations that a student is anchored to. */
-export interface AnchorPlan {
-  /** Teacher layers that the student keeps, ascending. */
-  readonly kept: readonly number[]
-  /** For each kept layer, the teacher activation that the student's output of that layer should match. */
-  readonly outputs: readonly string[]
-  /** The teacher activation whose relations the student's last query should match. */
-  readonly query: string
-}
+/** Most bytes that a capture may take for a token, all included. */
+export const mostBytesPerToken = 300
 
-/** Which layers a student of `count` layers keeps, and what each of them is anchored to. */
-export function planAnchors(plan: LayerPlan, layers: number, count: number): AnchorPlan {
-  if (!(count >= 1 && count <= layers)) throw new RangeError(`Cannot keep ${count} of ${layers} layers`)
-  const removed = new Set(plan.removal.slice(0, layers - count))
-  const kept = Array.from({ length: layers }, (_, layer) => layer).filter((layer) => !removed.has(layer))
-  // A kept layer stands for itself and for the removed ones after it, up to the next kept one.
-  const outputs = kept.map((_, i) => `${(kept[i + 1] ?? layers) - 1}.output`)
-  return { kept, outputs, query: `${kept[kept.length - 1]}.query` }
+/** Rows that the teacher is run on at once. */
+const usualBatch = 40
+const usualShardBytes = 8 * 2 ** 20
+
+/** The teacher's score on the held-out items, unit by unit: what the gate pairs the student with. */
+export type Baseline = Readonly<Record<string, Measured>>
+
+/** What stage 2b reports. */
+export interface CaptureResult {
+  readonly bytesPerToken: number
+  readonly tokens: number
+  readonly bytes: number
 }
 
 /**
- * Projection matrices (rank, d) of the anchors of a capability, from its profile. Outputs are whitened, so that a
- * squared difference counts every component alike; the query keeps its lengths, and has rows of zeros up to a multiple
- * of four.
+ * What a row of a capture holds.
+ * @param anchors what the teacher's activations are projected for; none where the targets are not the teacher's.
+ * @throws RuleError when it is more than {@link mostBytesPerToken} a token, or raw.
  */
-export async function anchorBases(
-  run: Pick<NiwtRun, 'folder' | 'teacherName'>,
-  capability: string,
-  anchors: AnchorPlan,
+export function captureColumns(
+  model: { readonly vocabularySize: number; readonly width: number },
+  tokens: number,
   settings: NiwtSettings['capture'],
-): Promise<Map<string, CpuTensor>> {
-  const file = join(paths(run.folder, run.teacherName).profile(capability), 'pca.safetensors')
-  const { tensors } = parseSafetensors(await readBytes(file))
-  const bases = new Map<string, CpuTensor>()
-  for (const name of [...anchors.outputs, anchors.query]) {
-    const whiten = name !== anchors.query
-    const basis = tensors.get(`${name}.basis`)!
-    const eigenvalues = toFloat32(tensors.get(`${name}.eigenvalues`)!)
-    const d = basis.shape[1]
-    const rank = Math.min(whiten ? settings.anchorRank : settings.relationRank, basis.shape[0])
-    const floor = (0.02 * eigenvalues.reduce((sum, value) => sum + value, 0)) / d
-    // Relations run along fours; rows of zeros change no product.
-    const rows = whiten ? rank : Math.ceil(rank / 4) * 4
-    const scaled = new Float32Array(rows * d)
-    scaled.set(toFloat32(basis).subarray(0, rank * d))
-    if (whiten) for (let i = 0; i < scaled.length; i++) scaled[i] /= Math.sqrt(eigenvalues[Math.floor(i / d)] + floor)
-    bases.set(name, cpuTensor('F32', [rows, d], scaled))
+  anchors: AnchorPlan | undefined,
+): CaptureColumn[] {
+  const id = model.vocabularySize <= 2 ** 8 ? 'U8' : model.vocabularySize <= 2 ** 16 ? 'U16' : 'U32'
+  const columns: CaptureColumn[] = [
+    { name: 'ids', dtype: id, shape: [tokens + 1] },
+    { name: 'weights', dtype: 'F16', shape: [tokens] },
+  ]
+  const { targets = 'top-k' } = settings
+  if (targets === 'top-k' || targets === 'sampled') {
+    const width = targets === 'top-k' ? settings.topK : (settings.draws ?? usualDraws)
+    columns.push({ name: 'top.ids', dtype: id, shape: [tokens, width] })
+    columns.push({ name: 'top.probabilities', dtype: 'F16', shape: [tokens, width] })
+    const anchor = (name: string, width: number) => {
+      refuseRaw(name, width, model.width)
+      columns.push({ name: `anchor.${name}`, dtype: 'F16', shape: [tokens, width] })
+    }
+    for (const { teacher } of anchors?.outputs ?? []) anchor(teacher, settings.anchorRank)
+    if (anchors) anchor(anchors.query, queryWidth(settings))
   }
-  return bases
+  const bytes = bytesPerToken(tokens, columns)
+  if (bytes > mostBytesPerToken)
+    throw new RuleError(
+      'at most 300 bytes a token',
+      `the capture would take ${bytes.toFixed(0)} (${columns.map(({ name, dtype, shape }) => `${name} ${dtype} ${shape.slice(1).join()}`).join(', ')}). ` +
+        'Anchor fewer layers (capture.anchorLayers), keep fewer components (capture.anchorRank) or likeliest tokens (capture.topK)',
+    )
+  return columns
 }
 
-/** The teacher's score on the held-out items, unit by unit: what the gate pairs the student with. */
-export type Baseline = Readonly<
-  Record<string, { readonly correct: string; readonly score: number; readonly bitsPerToken: number }>
->
+/** Tokens drawn of the teacher's distribution where it is sampled. */
+export const usualDraws = 12
 
 /**
  * Stage 2b: the teacher's targets on the distillation set, and its score on the held-out items. After it, nothing needs
- * the teacher.
+ * the teacher. Shards that are there and whole stay; what is missing, damaged or new is made.
+ * @throws RuleError when a token would take more than 300 bytes; ResourceError when the disk is too small.
  */
-export async function captureStage(run: NiwtRun): Promise<{ bytesPerToken: number; tokens: number }> {
+export async function captureStage(run: NiwtRun): Promise<CaptureResult> {
   const where = paths(run.folder, run.teacherName)
-  const folder = await readModelFolder(run.teacherFolder)
-  using teacher = Decoder.load(run.gpu, folder.config, folder.tensors)
+  await using files = await openModel(run.teacherFolder)
+  const { config, tokenizerJson } = files
+  const { capture } = run.settings
   const plan = (await readJson(where.layers)) as LayerPlan
-  const anchors = planAnchors(plan, folder.config.layers, run.settings.student.layers)
-  let bytes = 0
-  let tokens = 0
+  const { layers, backbone } = run.settings.student
+  // A backbone of its own has no layers in common with the teacher.
+  const anchors = backbone ? undefined : planAnchors(plan, config.layers, layers, capture.anchorLayers)
+  const columns = captureColumns({ ...config, ...run.student }, run.settings.tokens, capture, anchors)
+  const each = bytesPerToken(run.settings.tokens, columns)
+  const wanted = run.capabilities.reduce((sum, { name }) => sum + capture.rows[name], 0) * run.settings.tokens
+  await checkDiskSpace(run.folder, Math.ceil(1.05 * each * wanted))
+
+  using teacher = await Decoder.open(run.gpu, files.weights, { storage: capture.storage ?? 'f32' })
+  const tokenizer = run.student?.tokenizer ?? sha256(JSON.stringify(tokenizerJson))
+  let [bytes, tokens] = [0, 0]
   for (const capability of run.capabilities) {
-    const path = where.capture(capability.name)
-    const rows = run.settings.capture.rows[capability.name]
-    tokens += rows * run.settings.tokens
-    if (!exists(path)) await captureCapability(run, teacher, capability, anchors, rows, path)
-    bytes += (await readBytes(path)).length
+    const { rows: _, shardBytes: __, batch: ___, ...decisive } = capture
+    const written = capture.targets === 'text' ? await writeTexts(run, files, teacher, capability) : undefined
+    const settings = sha256(JSON.stringify([run.seed, decisive, anchors, config, written?.hash]))
+    const layout: CaptureLayout = {
+      ...{ capability: capability.name, tokens: run.settings.tokens, columns, settings, tokenizer },
+    }
+    const source = written ? writtenCapability(capability, written.texts) : capability
+    await captureCapability(run, teacher, source, anchors, layout)
+    await using kept = await Capture.open(where.capture(capability.name))
+    bytes += kept.bytes
+    tokens += kept.rows * run.settings.tokens
   }
-  if (!exists(where.baseline)) await writeJson(where.baseline, await scoreTeacher(run, teacher))
-  return { bytesPerToken: bytes / tokens, tokens }
+  // Each score is on disk as it is there: on a slow machine they take long.
+  const baseline: Record<string, Measured> = exists(where.baseline)
+    ? { ...((await readJson(where.baseline)) as Baseline) }
+    : {}
+  for (const capability of run.teacherCapabilities ?? run.capabilities)
+    if (!baseline[capability.name]) {
+      baseline[capability.name] = await measure(run, teacher, capability, `score teacher ${capability.name}`)
+      await writeJson(where.baseline, baseline)
+    }
+  return { bytesPerToken: bytes / tokens, tokens, bytes }
 }
 
-async function scoreTeacher(run: NiwtRun, teacher: Decoder): Promise<Baseline> {
-  const baseline: Record<string, Baseline[string]> = {}
-  for (const capability of run.capabilities) {
-    const { correct, score, bitsPerToken } = await evaluate({
-      gpu: run.gpu,
-      forward: (step, ids) => teacher.forward(step, ids),
-      items: capability.items(),
-      unit: capability.unit,
-      task: `score teacher ${capability.name}`,
-      onProgress: run.onProgress,
-      signal: run.signal,
-    })
-    baseline[capability.name] = { correct: correct.join(''), score, bitsPerToken }
-  }
-  return baseline
+/** Whether all that stage 2b writes is there and whole. */
+export async function capturesAreWhole(run: NiwtRun): Promise<boolean> {
+  const where = paths(run.folder, run.teacherName)
+  for (const { name } of run.capabilities)
+    if (!(await isWhole(where.capture(name), run.settings.capture.rows[name]))) return false
+  if (!exists(where.baseline)) return false
+  const baseline = (await readJson(where.baseline)) as Baseline
+  return run.capabilities.every(({ name }) => name in baseline)
 }
-
-const captureBatch = 40
 
 async function captureCapability(
   run: NiwtRun,
   teacher: Decoder,
-  { name, row }: { name: string; row: NiwtRun['capabilities'][number]['row'] },
-  anchors: AnchorPlan,
-  rows: number,
-  path: string,
+  capability: Pick<Capability, 'name' | 'row'>,
+  anchors: AnchorPlan | undefined,
+  layout: CaptureLayout,
 ): Promise<void> {
   const { tokens, capture } = run.settings
-  const task = `capture ${name}`
-  const random = new Random(run.seed + 2)
-  const bases = await anchorBases(run, name, anchors, capture)
-  const small = teacher.config.vocabularySize <= 256
-  const columns = new Map<string, { dtype: 'U8' | 'U16' | 'F16' | 'F32'; width: number; values: number[][] }>()
-  const collect = (key: string, dtype: 'U8' | 'U16' | 'F16', width: number, values: ArrayLike<number>) => {
-    const column = columns.get(key) ?? { dtype, width, values: [] }
-    columns.set(key, column)
-    column.values.push(Array.from(values))
+  const { batch: size = usualBatch, shardBytes = usualShardBytes } = capture
+  const task = `capture ${capability.name}`
+  const bases = anchors ? await anchorBases(run, capability.name, anchors, capture) : new Map<string, CpuTensor>()
+  const total = capture.rows[capability.name]
+  let done = 0
+  await writeCapture({
+    ...{ folder: paths(run.folder, run.teacherName).capture(capability.name), layout, rows: total, shardBytes },
+    async make(shard, rows) {
+      const random = new Random(run.seed * 1_000_003 + 2 + shard)
+      const values = new Map(layout.columns.map(({ name }) => [name, [] as ArrayLike<number>[]]))
+      for (let begin = 0; begin < rows; begin += size) {
+        if (run.signal?.aborted) throw new InterruptedError(`Stopped ${task}`)
+        const batch = drawBatch(capability, random, Math.min(size, rows - begin), tokens)
+        const seed = (shard * 4096 + begin) % 2 ** 16
+        for (const [name, part] of await lookAt(run, teacher, batch, bases, layout, seed)) values.get(name)!.push(part)
+        done = Math.min(total, done + batch.rows)
+        run.onProgress({ task, done, total, unit: 'rows', figures: { shard: String(shard) } })
+      }
+      return new Map([...values].map(([name, parts]) => [name, joined(parts)]))
+    },
+  })
+}
+
+/** What the teacher gives for a batch, by column. */
+export async function lookAt(
+  run: Pick<NiwtRun, 'gpu' | 'settings'>,
+  teacher: Decoder,
+  batch: Batch,
+  bases: ReadonlyMap<string, CpuTensor>,
+  layout: CaptureLayout,
+  seed: number,
+): Promise<Map<string, ArrayLike<number>>> {
+  const ids = new Uint32Array(batch.rows * (batch.tokens + 1))
+  for (let r = 0; r < batch.rows; r++) {
+    ids.set(batch.ids.subarray(r * batch.tokens, (r + 1) * batch.tokens), r * (batch.tokens + 1))
+    ids[(r + 1) * (batch.tokens + 1) - 1] = batch.targets[(r + 1) * batch.tokens - 1]
   }
-  for (let begin = 0; begin < rows; begin += captureBatch) {
-    if (run.signal?.aborted) throw new InterruptedError(`Stopped ${task}`)
-    const batch = drawBatch({ name, row }, random, Math.min(captureBatch, rows - begin), tokens)
-    using step = run.gpu.step({ label: task })
-    const { ids } = uploadBatch(step, batch)
-    const seen = new Map<string, Tensor<FloatType>>()
-    const observe = (key: string, x: Tensor<FloatType>) => {
-      const basis = bases.get(key)
-      if (basis) seen.set(key, linear(step, x, step.upload('f32', basis.shape, toFloat32(basis))))
+  const found = new Map<string, ArrayLike<number>>([
+    ['ids', ids],
+    ['weights', batch.weights],
+  ])
+  const top = layout.columns.find(({ name }) => name === 'top.ids')
+  if (!top) return found
+  using step = run.gpu.step({ label: 'capture' })
+  const { seen, hidden } = step.withoutGradients(() => observed(step, teacher, uploadBatch(step, batch).ids, bases))
+  const [, width] = top.shape
+  const normed = teacher.normed(step, hidden)
+  if (run.settings.capture.targets === 'sampled') {
+    const draws = headSamples(step, normed, teacher.headWeight, { draws: width, seed })
+    const drawn = await Promise.all(draws.map((draw) => step.read(draw)))
+    for (const [name, values] of countDraws(drawn)) found.set(name, values)
+  } else {
+    const kept = headTopK(step, normed, teacher.headWeight, width)
+    found.set('top.ids', await step.read(kept.ids))
+    found.set('top.probabilities', await step.read(kept.probabilities))
+  }
+  for (const [name, projected] of seen) found.set(`anchor.${name}`, await step.read(projected))
+  return found
+}
+
+/** A forward pass whose activations are projected as they come. @returns projections by activation, and the last state. */
+export function observed(
+  step: Step,
+  model: Decoder,
+  ids: Tensor<'u32'>,
+  bases: ReadonlyMap<string, CpuTensor>,
+): { seen: Map<string, Tensor<'f32'>>; hidden: ReturnType<Decoder['hidden']> } {
+  const seen = new Map<string, Tensor<'f32'>>()
+  const hidden = model.hidden(step, ids, {
+    observe(name, x) {
+      const basis = bases.get(name)
+      if (basis) seen.set(name, linear(step, x as Tensor<'f32'>, step.upload('f32', basis.shape, toFloat32(basis))))
+    },
+  })
+  return { seen, hidden }
+}
+
+/** Draws of each row as distinct ids with their shares; what is left over is ids of no share, distinct as well. */
+function countDraws(drawn: readonly Uint32Array[]): Map<string, ArrayLike<number>> {
+  const width = drawn.length
+  const rows = drawn[0].length
+  const ids = new Uint32Array(rows * width)
+  const shares = new Float32Array(rows * width)
+  for (let r = 0; r < rows; r++) {
+    const counts = new Map<number, number>()
+    for (const draw of drawn) counts.set(draw[r], (counts.get(draw[r]) ?? 0) + 1)
+    let at = r * width
+    for (const [id, count] of counts) {
+      ids[at] = id
+      shares[at++] = count / width
     }
-    const logits = teacher.forward(step, ids, { observe })
-    const { indices, values } = topK(step, softmax(step, logits), capture.topK)
-    const index = small ? 'U8' : 'U16'
-    collect('ids', index, 1, batch.ids)
-    collect('targets', index, 1, batch.targets)
-    collect('weights', 'F16', 1, batch.weights)
-    collect('top.ids', index, capture.topK, await step.read(indices))
-    collect('top.probabilities', 'F16', capture.topK, await step.read(values))
-    for (const [key, projected] of seen) collect(`anchor.${key}`, 'F16', projected.shape[2], await step.read(projected))
-    run.onProgress({ task, done: begin + batch.rows, total: rows, unit: 'rows' })
+    for (let id = 0; at < (r + 1) * width; id++) if (!counts.has(id)) ids[at++] = id
   }
-  const tensors = new Map<string, CpuTensor>()
-  for (const [key, { dtype, width, values }] of columns) {
-    refuseRaw(key, width, teacher.config.width)
-    tensors.set(key, cpuTensor(dtype, width === 1 ? [rows, tokens] : [rows, tokens, width], values.flat()))
-  }
-  await writeFileAtomic(path, writeSafetensors(tensors, { format: 'nexus-capture', capability: name }))
+  return new Map<string, ArrayLike<number>>([
+    ['top.ids', ids],
+    ['top.probabilities', shares],
+  ])
 }
 
-/** The rule that nothing raw is stored, where it could happen. @throws RuleError */
-export function refuseRaw(name: string, width: number, modelWidth: number): void {
-  if (width * 2 > modelWidth)
-    throw new RuleError(
-      'nothing raw is stored',
-      `${name} would store ${width} values a token of a model ${modelWidth} wide; keep at most half as many components`,
-    )
-}
-
-/** A capture in memory, as numbers. */
-export interface Capture {
-  readonly rows: number
-  readonly tokens: number
-  readonly columns: ReadonlyMap<string, { readonly width: number; readonly values: Float32Array | Uint32Array }>
-}
-
-/**
- * Reads what {@link captureStage} wrote for a capability.
- * @throws SyntaxError naming the file when it is damaged.
- */
-export async function readCapture(path: string): Promise<Capture> {
-  let tensors: ReadonlyMap<string, CpuTensor>
-  try {
-    tensors = parseSafetensors(await readBytes(path)).tensors
-  } catch (error) {
-    throw new SyntaxError(`The capture ${path} is damaged (${(error as Error).message}). Delete it and run again.`)
+function joined(parts: readonly ArrayLike<number>[]): Float64Array {
+  const all = new Float64Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    all.set(part, at)
+    at += part.length
   }
-  const [rows, tokens] = tensors.get('ids')?.shape ?? []
-  if (!rows || !tokens) throw new SyntaxError(`The capture ${path} holds no ids. Delete it and run again.`)
-  const columns = new Map<string, { width: number; values: Float32Array | Uint32Array }>()
-  for (const [name, tensor] of tensors) {
-    const values = tensor.dtype.startsWith('U') ? toUint32(tensor) : toFloat32(tensor)
-    columns.set(name, { width: tensor.shape[2] ?? 1, values })
-  }
-  return { rows, tokens, columns }
+  return all
 }

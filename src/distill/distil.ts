@@ -1,11 +1,13 @@
 import { Adapter } from '../adapters/adapter.ts'
+import { InterruptedError } from '../core/errors.ts'
 import { Random } from '../core/random.ts'
 import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
-import { writeFileAtomic } from '../host/files.ts'
+import { readBytes, readJson, removeFolder, sha256, writeFileAtomic } from '../host/files.ts'
 import { add } from '../kernels/add.ts'
 import { Decoder } from '../models/decoder.ts'
-import { readModelFolder } from '../models/folder.ts'
+import { openModel } from '../models/open-model.ts'
+import { randomTensors } from '../models/random-tensors.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { CheckpointStore } from '../train/checkpoint-store.ts'
@@ -13,45 +15,74 @@ import { type StepRecord, trainLoop } from '../train/loop.ts'
 import { type GradientSource, Optimiser } from '../train/optimiser.ts'
 import { linearSchedule } from '../train/schedule.ts'
 import { TrainLog } from '../train/train-log.ts'
-import { anchorBases, type Capture, readCapture } from './capture.ts'
-import { anchoredTerms } from './losses.ts'
 import { recover } from './recover.ts'
-import { fitRouter } from './router.ts'
-import { type NiwtRun, paths } from './run.ts'
+import { fitRouter, type RouterScores } from './router.ts'
+import { type ControlName, type NiwtRun, paths } from './run.ts'
 import { Student } from './student.ts'
-import { inheritWeights, readArchitecture } from './synthesize.ts'
-import { drawRows, type Workbench, weigh } from './workbench.ts'
+import { readArchitecture, type StudentArchitecture, uniformRanks } from './synthesize.ts'
+import { Workbench, weigh } from './workbench.ts'
 
-/** What stage 4 reports. */
-export interface DistilResult {
+/** What training one student reports. */
+export interface TrainResult {
   readonly steps: number
   /** Each term of the loss at the first and at the last step, by `term capability`. */
   readonly first: Readonly<Record<string, number>>
   readonly last: Readonly<Record<string, number>>
   /** Capabilities whose adapter was trained further because they fell behind. */
   readonly recovered: readonly string[]
-  /** Share of prompts that the router sends to the right adapter, on captured rows kept back from training. */
+}
+
+/** What stage 4 reports. */
+export interface DistilResult extends TrainResult {
+  /** Share of prompts that the packed router sends to the right adapter, on captured rows kept back from training. */
   readonly routerAccuracy: number
+  /** Every router beside the oracle and chance. */
+  readonly routers: RouterScores
+  readonly controls: Readonly<Partial<Record<ControlName, TrainResult>>>
 }
 
 /**
- * Stage 4: adapters first, then backbone and adapters together, on captured targets alone; then recovery of
- * capabilities that fell behind, and the router. Checkpoints let a stopped run go on.
+ * Stage 4: adapters first, then backbone and adapters together, on captured targets alone; recovery of capabilities that
+ * fall behind, on a schedule and at the end; the router; and the controls, each as long on as much. Checkpoints let a stopped
+ * run go on.
  */
 export async function distilStage(run: NiwtRun): Promise<DistilResult> {
   const where = paths(run.folder, run.teacherName)
-  const { distil } = run.settings
-  const { architecture, config } = await readArchitecture(where.architecture)
-  const captures = new Map<string, Capture>()
-  const bases = new Map<string, Map<string, CpuTensor>>()
-  for (const { name } of run.capabilities) {
-    captures.set(name, await readCapture(where.capture(name)))
-    bases.set(name, await anchorBases(run, name, architecture.anchors, run.settings.capture))
-  }
+  const { architecture } = await readArchitecture(where.architecture)
+  const main = await trainStudent(run, architecture)
+  const routers = await routersOf(run, architecture)
+  const controls: Partial<Record<ControlName, TrainResult>> = {}
+  for (const control of run.settings.controls ?? []) controls[control] = await trainStudent(run, architecture, control)
+  return { ...main, routerAccuracy: routers.prototypes.accuracy, routers, controls }
+}
+
+async function routersOf(run: NiwtRun, architecture: StudentArchitecture): Promise<RouterScores> {
+  const where = paths(run.folder, run.teacherName)
+  using student = await Student.read(run.gpu, where, run.settings.student.storage)
+  await using bench = await Workbench.open(run, student, architecture)
+  const { tensors, scores } = await fitRouter(bench)
+  const names = JSON.stringify(run.capabilities.map(({ name }) => name))
+  await writeFileAtomic(`${where.student}/router.safetensors`, writeSafetensors(tensors, { capabilities: names }))
+  return scores
+}
+
+/** Trains the student of the run, or that of a control, and writes it as it will be packed. */
+async function trainStudent(
+  run: NiwtRun,
+  architecture: StudentArchitecture,
+  control?: ControlName,
+): Promise<TrainResult> {
+  const all = paths(run.folder, run.teacherName)
+  const where = control ? all.control(control) : all
+  const { distil, capture } = run.settings
+  const task = control ? `control ${control}` : 'distil'
+  const { config } = await readArchitecture(all.architecture)
+  const key = await trainingKey(run, architecture)
   const store = new CheckpointStore(where.checkpoints)
-  const found = await store.latest()
-  const saved = found && parseSafetensors(found.content)
+  const found = await latestOf(store, key)
+  const saved = found?.saved
   const log = await TrainLog.resume(where.log, found?.step ?? 0)
+  const times = await TrainLog.resume(where.times, found?.step ?? 0)
   const part = (prefix: string) =>
     new Map(
       [...(saved?.tensors ?? [])].flatMap(([name, t]) =>
@@ -59,10 +90,12 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
       ),
     )
 
+  const random = new Random(run.seed + 3)
   const initial = saved
     ? part('backbone/')
-    : inheritWeights((await readModelFolder(run.teacherFolder)).tensors, architecture.anchors.kept)
-  const random = new Random(run.seed + 3)
+    : control === 'random-init'
+      ? randomTensors(config, new Random(run.seed + 5))
+      : parseSafetensors(await readBytes(all.initial)).tensors
   using student = new Student(
     Decoder.load(run.gpu, config, initial),
     new Map(
@@ -70,13 +103,22 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
         name,
         saved
           ? Adapter.load(run.gpu, name, config, part(`adapter.${name}/`))
-          : Adapter.create(run.gpu, name, config, architecture.adapters[name].ranks, random),
+          : Adapter.create(run.gpu, name, config, ranksOf(architecture, config, name, control), random),
       ]),
     ),
   )
-  const bench: Workbench = { student, captures, bases, architecture }
-  using backboneOptimiser = new Optimiser(run.gpu, student.backbone.parameters)
-  using adapterOptimiser = new Optimiser(run.gpu, adapterParameters(student))
+  await using beside = capture.targets === 'online' && control !== 'cross-entropy' ? await openTeacher(run) : undefined
+  await using bench = await Workbench.open(run, student, architecture, {
+    ...(control && { control }),
+    ...(beside && { teacher: beside.teacher }),
+  })
+  const options = { stateBits: distil.stateBits ?? 32 } as const
+  using backboneOptimiser = new Optimiser(
+    run.gpu,
+    trainable(student.backbone, distil.freezeEmbedding ?? false),
+    options,
+  )
+  using adapterOptimiser = new Optimiser(run.gpu, adapterParameters(student), options)
   if (saved) {
     backboneOptimiser.load(part('backbone.optimiser/'))
     adapterOptimiser.load(part('adapters.optimiser/'))
@@ -84,33 +126,33 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
 
   const steps = distil.adapterSteps + distil.jointSteps
   const joint = (index: number) => index >= distil.adapterSteps
-  const backboneLr = linearSchedule({ lr: distil.backboneLr, steps: distil.jointSteps, warmup: 10 })
-  const adapterLr = linearSchedule({ lr: distil.adapterLr, steps, warmup: 5 })
+  const reverse = (index: number) => index >= (distil.reverseFrom ?? 1) * steps
+  const backboneLr = linearSchedule({ lr: distil.backboneLr, steps: distil.jointSteps, warmup: distil.warmup ?? 10 })
+  const adapterLr = linearSchedule({ lr: distil.adapterLr, steps, warmup: Math.min(5, distil.warmup ?? 5) })
   const norms: Record<string, number> = JSON.parse(saved?.metadata.norms ?? '{}')
   let first: Record<string, number> = JSON.parse(saved?.metadata.first ?? '{}')
   let last: Record<string, number> = JSON.parse(saved?.metadata.last ?? '{}')
+  const recovered = new Set<string>(JSON.parse(saved?.metadata.recovered ?? '[]'))
+  let started = performance.now()
 
-  await trainLoop({
-    task: 'distil',
+  let latest: StepRecord | undefined
+  let savedAt = found?.step ?? 0
+  const training = trainLoop({
+    task,
     gpu: run.gpu,
-    from: found?.step,
     steps,
+    ...(found && { from: found.step }),
     lr: (index) => (joint(index) ? backboneLr(index - distil.adapterSteps) : adapterLr(index)),
+    async prepare(index) {
+      started = performance.now()
+      for (const { name } of run.capabilities) await bench.fetch(name, index)
+    },
     loss(step, index) {
       backboneOptimiser.setTraining(joint(index))
       const decay = 1 - index / steps
       const terms: Record<string, Tensor<'f32'>> = {}
       const losses = run.capabilities.map(({ name }) => {
-        const rows = drawRows(run, captures.get(name)!, name, index)
-        const parts = anchoredTerms(
-          step,
-          student.backbone,
-          student.adapters.get(name)!,
-          captures.get(name)!,
-          rows,
-          architecture.anchors,
-          bases.get(name)!,
-        )
+        const parts = bench.terms(step, name, reverse(index))
         for (const [term, value] of Object.entries(parts)) terms[`${term} ${name}`] = value
         return weigh(step, parts, {
           activation: (distil.alpha * decay) / (norms[`activation ${name}`] ?? 1),
@@ -120,24 +162,50 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
       return { total: losses.reduce((sum, loss) => add(step, sum, loss)), terms }
     },
     update: (step, gradients, index) => update(step, gradients, index),
+    describe: (index) => `rows of step ${index} of ${[...bench.captures.keys()].join(', ')}`,
     async after(record) {
+      latest = record
       if (record.step === 0) {
         // Anchors are divided by what they were at the start, so that their weights mean the same for every capability.
         for (const [term, value] of Object.entries(record.terms))
           if (!term.startsWith('output')) norms[term] = Math.max(value, 1e-3)
-        first = record.terms
+        first = { ...record.terms }
       }
-      last = record.terms
-      await log.add(record)
-      if ((record.step + 1) % distil.checkpointEvery === 0 || record.step + 1 === steps) await save(record)
+      last = { ...record.terms }
+      const seconds = (performance.now() - started) / 1000
+      const weights = { alpha: distil.alpha * (1 - record.step / steps), beta: distil.beta * (1 - record.step / steps) }
+      await log.add({ ...record, ...weights, tokens: bench.tokens })
+      // What is another every time has a file of its own: the log of a run that was killed is that of one that was not.
+      await times.add({ step: record.step, seconds, memory: run.gpu.memory.peakBytes })
+      const done = record.step + 1
+      if (done < steps && distil.recoverEvery && done % distil.recoverEvery === 0)
+        await restore(distil.adapterSteps + distil.jointSteps + done)
+      if (done % distil.checkpointEvery === 0 || done === steps) await save(record)
     },
     onProgress: run.onProgress,
-    signal: run.signal,
+    figures: ({ terms }) => ({
+      ...summed(terms),
+      'tokens/s': ((1000 * bench.tokens) / (performance.now() - started)).toFixed(0),
+      memory: `${Math.ceil(run.gpu.memory.peakBytes / 2 ** 20)} MiB`,
+    }),
+    ...(run.signal && { signal: run.signal }),
+  })
+
+  await training.catch(async (error: unknown) => {
+    // What was done since the last checkpoint is kept when a person stops the run.
+    if (error instanceof InterruptedError && latest && latest.step + 1 > savedAt) await save(latest)
+    throw error
   })
 
   function update(step: Step, gradients: GradientSource, index: number): Tensor<'f32'> {
     const clip = adapterOptimiser.update(step, gradients, adapterLr(index))
     return joint(index) ? backboneOptimiser.update(step, gradients, backboneLr(index - distil.adapterSteps)) : clip
+  }
+
+  async function restore(offset: number): Promise<void> {
+    backboneOptimiser.setTraining(false)
+    for (const name of await recover(bench, offset)) recovered.add(name)
+    adapterOptimiser.setTraining(true)
   }
 
   async function save(record: StepRecord): Promise<void> {
@@ -149,24 +217,48 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
     for (const [name, adapter] of student.adapters) put(`adapter.${name}/`, await adapter.toTensors('F32'))
     put('backbone.optimiser/', await backboneOptimiser.save())
     put('adapters.optimiser/', await adapterOptimiser.save())
-    const text = {
-      norms: JSON.stringify(norms),
-      first: JSON.stringify(first),
-      last: JSON.stringify(last),
-    }
-    await store.save(record.step + 1, writeSafetensors(all, text))
+    const text = Object.entries({ norms, first, last, recovered: [...recovered] })
+    const metadata = Object.fromEntries(text.map(([name, value]) => [name, JSON.stringify(value)]))
+    await store.save(record.step + 1, writeSafetensors(all, { ...metadata, key }))
+    savedAt = record.step + 1
   }
 
-  backboneOptimiser.setTraining(false)
-  const recovered = await recover(run, bench)
-  const { prototypes, accuracy } = await fitRouter(run, bench)
+  await restore(steps)
   await student.write(where, run.settings.student.storage)
-  const names = new Map([['prototypes', prototypes]])
-  await writeFileAtomic(
-    `${where.student}/router.safetensors`,
-    writeSafetensors(names, { capabilities: JSON.stringify(run.capabilities.map(({ name }) => name)) }),
-  )
-  return { steps, first, last, recovered, routerAccuracy: accuracy }
+  return { steps, first, last, recovered: [...recovered] }
+}
+
+/** What a checkpoint belongs to: other settings, another student or other captures make it worthless. */
+async function trainingKey(run: NiwtRun, architecture: StudentArchitecture): Promise<string> {
+  const where = paths(run.folder, run.teacherName)
+  const manifests: unknown[] = []
+  for (const { name } of run.capabilities) manifests.push(await readJson(`${where.capture(name)}/manifest.json`))
+  return sha256(JSON.stringify([run.seed, run.settings.distil, architecture, manifests]))
+}
+
+async function latestOf(store: CheckpointStore, key: string) {
+  const found = await store.latest()
+  if (!found) return undefined
+  const saved = parseSafetensors(found.content)
+  if (saved.metadata.key === key) return { step: found.step, saved }
+  await removeFolder(store.folder)
+  return undefined
+}
+
+function ranksOf(
+  architecture: StudentArchitecture,
+  config: Parameters<typeof uniformRanks>[0],
+  name: string,
+  control: ControlName | undefined,
+): Readonly<Record<string, number>> {
+  const { ranks, parameters } = architecture.adapters[name]
+  return control === 'uniform-rank' ? uniformRanks(config, parameters) : ranks
+}
+
+/** Weights of the backbone that are trained; a frozen embedding is a frozen tied head as well. */
+function trainable(backbone: Decoder, freezeEmbedding: boolean): Decoder['parameters'] {
+  if (!freezeEmbedding) return backbone.parameters
+  return new Map([...backbone.parameters].filter(([name]) => name !== 'model.embed_tokens.weight'))
 }
 
 /** All adapters' matrices under one optimiser; a step moves only those that its loss reached. */
@@ -175,4 +267,20 @@ function adapterParameters(student: Student): ReadonlyMap<string, Tensor<'f32'>>
   for (const [name, adapter] of student.adapters)
     for (const [key, tensor] of adapter.parameters) all.set(`${name}/${key}`, tensor as Tensor<'f32'>)
   return all
+}
+
+async function openTeacher(run: NiwtRun): Promise<AsyncDisposable & { readonly teacher: Decoder }> {
+  await using files = await openModel(run.teacherFolder)
+  const teacher = await Decoder.open(run.gpu, files.weights, { storage: run.settings.capture.storage ?? 'nf4' })
+  return { teacher, [Symbol.asyncDispose]: async () => teacher[Symbol.dispose]() }
+}
+
+/** Terms of all capabilities together, for watching. */
+function summed(terms: Readonly<Record<string, number>>): Record<string, string> {
+  const sums: Record<string, number> = {}
+  for (const [name, value] of Object.entries(terms)) {
+    const [term] = name.split(' ')
+    sums[term] = (sums[term] ?? 0) + value
+  }
+  return Object.fromEntries(Object.entries(sums).map(([term, value]) => [term, value.toFixed(3)]))
 }

@@ -2,7 +2,7 @@ import type { FloatType } from '../core/dtype.ts'
 import { type CpuTensor, toFloat32 } from '../formats/tensor.ts'
 import { add } from '../kernels/add.ts'
 import { scale } from '../kernels/elementwise.ts'
-import { topKDivergence } from '../kernels/losses.ts'
+import { headCrossEntropy, headDivergence, headTopKDivergence } from '../kernels/head-loss.ts'
 import { linear } from '../kernels/matmul.ts'
 import { mean } from '../kernels/reduce.ts'
 import { relationKl } from '../kernels/relation-kl.ts'
@@ -11,49 +11,69 @@ import { weightedMean } from '../kernels/weighted-mean.ts'
 import type { Decoder, LinearUpdates } from '../models/decoder.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import type { AnchorPlan, Capture } from './capture.ts'
+import { type Picked, pickScored, valuesAt } from '../train/picked.ts'
+import type { AnchorPlan } from './anchors.ts'
+import { observed } from './capture.ts'
+import type { CaptureRows } from './capture-store.ts'
 
-/** The three terms of the loss of one capability, each f32 [1]. */
+/** The terms of the loss of one capability, each f32 [1]. A term that the run does not have is absent. */
 export interface AnchoredTerms {
-  /** KL of the teacher's likeliest tokens and their tail to the student, mean over the trained tokens. */
+  /**
+   * KL between the teacher and the student, mean over the trained tokens; cross entropy with the text where the teacher's
+   * distribution is not known or not used.
+   */
   readonly output: Tensor<'f32'>
   /** Squared distance to the teacher's whitened projections, mean over components, tokens and layers. */
-  readonly activation: Tensor<'f32'>
+  readonly activation?: Tensor<'f32'>
   /** KL between the relations of queries, teacher to student, mean over tokens. */
-  readonly attention: Tensor<'f32'>
+  readonly attention?: Tensor<'f32'>
+}
+
+/** What the terms are taken between. */
+export interface TermsOptions {
+  readonly student: Decoder
+  readonly adapter: LinearUpdates
+  /** Rows of a capture. */
+  readonly rows: CaptureRows
+  readonly anchors: AnchorPlan
+  /** Projection matrices of the anchors, as the capture used them. */
+  readonly bases: ReadonlyMap<string, CpuTensor>
+  /** A teacher beside the student, which gives what the capture does not hold. */
+  readonly teacher?: Decoder
+  /** What the student's output is compared with: forward KL unless told. */
+  readonly output?: 'forwardKl' | 'reverseKl' | 'crossEntropy'
+  /** Whether there are anchors; there are unless told. */
+  readonly anchored?: boolean
+  /** Computes layers again in the backward pass; there are no anchors then. */
+  readonly checkpoint?: boolean
 }
 
 /**
  * The anchored loss of one capability on some rows of its capture.
- * @param bases projection matrices of the anchors, as the capture used them.
  * @see Wang et al., MiniLMv2, 2020, for relations: they compare students and teachers of any number of heads.
  */
-export function anchoredTerms(
-  step: Step,
-  student: Decoder,
-  adapter: LinearUpdates,
-  capture: Capture,
-  rows: readonly number[],
-  anchors: AnchorPlan,
-  bases: ReadonlyMap<string, CpuTensor>,
-): AnchoredTerms {
+export function anchoredTerms(step: Step, options: TermsOptions): AnchoredTerms {
+  const { student, adapter, rows, anchors, bases, teacher, anchored = true, checkpoint = false } = options
   const seen = new Map<string, Tensor<FloatType>>()
-  const ids = take(step, capture, 'ids', rows, 'u32')
-  const logits = student.forward(step, ids, { updates: adapter, observe: (name, x) => seen.set(name, x) })
-  const weights = rowsOf(capture, 'weights', rows)
-  const total = weights.reduce((sum, weight) => sum + weight, 0)
-  const kl = topKDivergence(
-    step,
-    logits,
-    take(step, capture, 'top.ids', rows, 'u32'),
-    take(step, capture, 'top.probabilities', rows, 'f32'),
-  )
-  const output = weightedMean(step, kl, step.upload('f32', ids.shape, weights), total)
+  const ids = step.upload('u32', [rows.rows, rows.tokens], idsOf(rows), 'ids')
+  const observe = anchored
+    ? { observe: (name: string, x: Tensor<FloatType>) => void seen.set(name, x) }
+    : { checkpoint }
+  const hidden = student.hidden(step, ids, { updates: adapter, ...observe })
+  const beside = teacher && step.withoutGradients(() => observed(step, teacher, ids, anchored ? bases : new Map()))
+  const output = outputTerm(step, options, hidden, beside?.hidden)
+  if (!anchored) return { output }
 
-  const distances = anchors.outputs.map((name, layer) => {
+  const teacherSays = (name: string): Tensor<'f32'> => {
+    const known = beside?.seen.get(name)
+    if (known) return known
+    const { shape, values } = rows.columns.get(`anchor.${name}`)!
+    return step.upload('f32', [rows.rows, ...shape], values, name)
+  }
+  const distances = anchors.outputs.map(({ layer, teacher: name }) => {
     const basis = bases.get(name)!
     const projected = linear(step, seen.get(`${layer}.output`)!, step.upload('f32', basis.shape, toFloat32(basis)))
-    return mse(step, projected, take(step, capture, `anchor.${name}`, rows, 'f32'))
+    return mse(step, projected, teacherSays(name))
   })
   const activation = scale(
     step,
@@ -61,34 +81,58 @@ export function anchoredTerms(
     1 / distances.length,
   )
 
-  const own = seen.get(`${anchors.kept.length - 1}.query`)!
-  const teacherQuery = take(step, capture, `anchor.${anchors.query}`, rows, 'f32')
+  const own = seen.get(`${student.config.layers - 1}.query`)!
   // Both by the student's width, so that the teacher's projection to fewer components does not sharpen its relations.
   const scaleOfBoth = own.shape[2] ** -0.5
-  const relations = relationKl(step, own as Tensor<'f32'>, teacherQuery, {
+  const relations = relationKl(step, own as Tensor<'f32'>, teacherSays(anchors.query), {
     scale: scaleOfBoth,
     teacherScale: scaleOfBoth,
   })
-  const attention = mean(step, relations)
-  return { output, activation, attention }
+  return { output, activation, attention: mean(step, relations) }
 }
 
-function rowsOf(capture: Capture, name: string, rows: readonly number[]): Float32Array<ArrayBuffer> {
-  const { width, values } = capture.columns.get(name)!
-  const each = capture.tokens * width
-  const out = new Float32Array(rows.length * each)
-  for (const [i, row] of rows.entries()) out.set(values.subarray(row * each, (row + 1) * each), i * each)
-  return out
-}
-
-function take<D extends 'f32' | 'u32'>(
+/** The output's term, of the tokens that are trained alone: the others do not go through the head. */
+function outputTerm(
   step: Step,
-  capture: Capture,
-  name: string,
-  rows: readonly number[],
-  dtype: D,
-): Tensor<D> {
-  const { width } = capture.columns.get(name)!
-  const shape = width === 1 ? [rows.length, capture.tokens] : [rows.length, capture.tokens, width]
-  return step.upload(dtype, shape, rowsOf(capture, name, rows), name)
+  { student, rows, teacher, output: kind = 'forwardKl' }: TermsOptions,
+  hidden: Tensor<FloatType>,
+  teacherHidden: Tensor<FloatType> | undefined,
+): Tensor<'f32'> {
+  const weights = rows.columns.get('weights')!.values as Float32Array
+  const picked = pickScored(step, hidden, weights)
+  const n = picked.states.shape[0]
+  const counts = step.upload('f32', [n], valuesAt(picked, weights, 1, 0), 'weights')
+  const total = weights.reduce((sum, weight) => sum + weight, 0)
+  const normed = student.normed(step, picked.states)
+  const losses = () => {
+    if (kind === 'crossEntropy' || !(teacherHidden || rows.columns.has('top.ids'))) {
+      const targets = step.upload('u32', [n], valuesAt(picked, targetsOf(rows)), 'targets')
+      return headCrossEntropy(step, normed, student.headWeight, targets)
+    }
+    if (teacherHidden) {
+      const theirs = teacher!.normed(step, pickScored(step, teacherHidden, weights).states)
+      return headDivergence(step, normed, student.headWeight, { hidden: theirs, weight: teacher!.headWeight }, { kind })
+    }
+    const ids = topTensor(step, 'u32', rows, 'top.ids', picked)
+    const probabilities = topTensor(step, 'f32', rows, 'top.probabilities', picked)
+    return headTopKDivergence(step, normed, student.headWeight, ids, probabilities, { kind })
+  }
+  return weightedMean(step, losses(), counts, total)
+}
+
+function topTensor<D extends 'f32' | 'u32'>(step: Step, dtype: D, rows: CaptureRows, name: string, picked: Picked) {
+  const { shape, values } = rows.columns.get(name)!
+  return step.upload(dtype, [picked.states.shape[0], shape[1]], valuesAt(picked, values, shape[1]), name)
+}
+
+/** Inputs of rows: all ids but the last of each. */
+export function idsOf({ rows, tokens, columns }: CaptureRows): Uint32Array<ArrayBuffer> {
+  const { values } = columns.get('ids')!
+  return Uint32Array.from({ length: rows * tokens }, (_, i) => values[i + Math.floor(i / tokens)])
+}
+
+/** Targets of rows: all ids but the first of each. */
+export function targetsOf({ rows, tokens, columns }: CaptureRows): Uint32Array<ArrayBuffer> {
+  const { values } = columns.get('ids')!
+  return Uint32Array.from({ length: rows * tokens }, (_, i) => values[i + Math.floor(i / tokens) + 1])
 }

@@ -1,89 +1,79 @@
-import { argmax } from '../kernels/select.ts'
 import { trainLoop } from '../train/loop.ts'
 import { Optimiser } from '../train/optimiser.ts'
-import { anchoredTerms } from './losses.ts'
-import type { NiwtRun } from './run.ts'
-import { drawRows, reserved, type Workbench, weigh } from './workbench.ts'
+import { likeliest, pickScored } from '../train/picked.ts'
+import { idsOf, targetsOf } from './losses.ts'
+import { reserved, type Workbench, weigh } from './workbench.ts'
 
 /**
  * Checks every capability on captured rows that training did not see; one that keeps less of the teacher's accuracy
- * than its contract asks is anchored again, its adapter alone, the backbone frozen.
+ * than its contract asks is anchored again, its adapter alone, the backbone frozen. Gradients are never projected.
+ * @param offset step from which the rows are drawn.
  * @returns the names of the capabilities that were trained further.
  */
-export async function recover(run: NiwtRun, bench: Workbench): Promise<string[]> {
-  const { recoverySteps, adapterLr } = run.settings.distil
+export async function recover(bench: Workbench, offset: number): Promise<string[]> {
+  const { run } = bench
+  const { recoverySteps, adapterLr, alpha } = run.settings.distil
   const recovered: string[] = []
+  if (recoverySteps === 0) return recovered
   for (const { capability, retainFraction } of run.contracts) {
-    const before = await retained(run, bench, capability)
-    if (before >= retainFraction || recoverySteps === 0) continue
+    const before = await retained(bench, capability)
+    if (before >= retainFraction) continue
     recovered.push(capability)
     const adapter = bench.student.adapters.get(capability)!
-    const capture = bench.captures.get(capability)!
     const kept = await adapter.toTensors('F32')
     {
       using optimiser = new Optimiser(run.gpu, adapter.parameters)
-      const offset = run.settings.distil.jointSteps + run.settings.distil.adapterSteps
       const lr = (index: number) => 0.3 * adapterLr * (1 - index / recoverySteps)
       await trainLoop({
         task: `recover ${capability}`,
         gpu: run.gpu,
         steps: recoverySteps,
         lr,
-        loss(step, index) {
-          const rows = drawRows(run, capture, capability, offset + index)
-          const parts = anchoredTerms(
-            step,
-            bench.student.backbone,
-            adapter,
-            capture,
-            rows,
-            bench.architecture.anchors,
-            bench.bases.get(capability)!,
-          )
-          return {
-            total: weigh(step, parts, { activation: 0.1 * run.settings.distil.alpha, attention: 0 }),
-            terms: { ...parts },
-          }
+        prepare: (index) => bench.fetch(capability, offset + index),
+        loss(step) {
+          const parts = bench.terms(step, capability, false)
+          return { total: weigh(step, parts, { activation: 0.1 * alpha, attention: 0 }), terms: { ...parts } }
         },
         update: (step, gradients, index) => optimiser.update(step, gradients, lr(index)),
         onProgress: run.onProgress,
-        signal: run.signal,
+        ...(run.signal && { signal: run.signal }),
       })
     }
     // What did not help is undone: an adapter never gets worse by recovery.
-    if ((await retained(run, bench, capability)) < before)
+    if ((await retained(bench, capability)) < before)
       for (const [name, tensor] of kept)
         run.gpu.write(adapter.parameters.get(name)!, new Float32Array(tensor.data.buffer))
   }
   return recovered
 }
 
-/** Student accuracy over teacher accuracy on the trained tokens of the reserved rows of a capability. */
-async function retained(run: NiwtRun, { student, captures }: Workbench, capability: string): Promise<number> {
+/**
+ * Student accuracy over teacher accuracy on the trained tokens of the reserved rows of a capability; where the capture does
+ * not know the teacher's likeliest token, over 1.
+ */
+async function retained({ run, student, captures }: Workbench, capability: string): Promise<number> {
   const capture = captures.get(capability)!
-  const rows = reserved(capture)
-  const of = (name: string, row: number) => {
-    const { width, values } = capture.columns.get(name)!
-    return values.subarray(row * capture.tokens * width, (row + 1) * capture.tokens * width)
-  }
-  using step = run.gpu.step({ label: 'recovery check' })
-  const ids = step.upload(
-    'u32',
-    [rows.length, capture.tokens],
-    rows.flatMap((row) => [...of('ids', row)]),
-  )
-  const best = await step.read(
-    argmax(step, student.backbone.forward(step, ids, { updates: student.adapters.get(capability)! })),
-  )
   let right = 0
   let teacherRight = 0
-  for (const [i, row] of rows.entries()) {
-    const [targets, weights, top] = [of('targets', row), of('weights', row), of('top.ids', row)]
-    const k = top.length / capture.tokens
-    for (let t = 0; t < capture.tokens; t++) {
-      if (weights[t] === 0) continue
-      if (best[i * capture.tokens + t] === targets[t]) right++
-      if (top[t * k] === targets[t]) teacherRight++
+  const all = reserved(capture)
+  const each = Math.max(1, run.settings.distil.rows[capability])
+  for (let begin = 0; begin < all.length; begin += each) {
+    const rows = await capture.read(all.slice(begin, begin + each))
+    const weights = rows.columns.get('weights')!.values
+    const targets = targetsOf(rows)
+    const top = rows.columns.get('top.ids')
+    using step = run.gpu.step({ label: 'recovery check' })
+    const { positions, best } = step.withoutGradients(() => {
+      const { backbone, adapters } = student
+      const ids = step.upload('u32', [rows.rows, rows.tokens], idsOf(rows))
+      const hidden = backbone.hidden(step, ids, { updates: adapters.get(capability)! })
+      const picked = pickScored(step, hidden, weights)
+      return { ...picked, best: likeliest(step, backbone, backbone.normed(step, picked.states)) }
+    })
+    const found = await step.read(best)
+    for (const [i, position] of positions.entries()) {
+      if (found[i] === targets[position]) right++
+      if (!top || top.values[position * top.shape[1]] === targets[position]) teacherRight++
     }
   }
   return teacherRight === 0 ? 1 : right / teacherRight

@@ -77,3 +77,39 @@ export function retention(
     verdict,
   }
 }
+
+/** Two-sided 95 % quantile of the normal distribution. */
+const z975 = 1.959963984540054
+
+/** How much more often one is right than the other, on the same units. */
+export interface PairedDifference {
+  /** Score of the first less that of the second. */
+  readonly gain: number
+  /** Two-sided 95 % bounds of `gain`. */
+  readonly lower: number
+  readonly upper: number
+}
+
+/**
+ * The difference of two paired scores with its 95 % interval, by the deviation of the differences over clusters.
+ * @param a 1 or 0 for each unit.
+ * @param b the same units in the same order.
+ * @param clusterSize units that depend on each other; 1 unless told.
+ * @throws RangeError when the lengths differ.
+ */
+export function pairedDifference(a: ArrayLike<number>, b: ArrayLike<number>, clusterSize = 1): PairedDifference {
+  const n = a.length
+  if (b.length !== n || n === 0) throw new RangeError(`Cannot compare ${n} units with ${b.length}`)
+  let sum = 0
+  for (let i = 0; i < n; i++) sum += a[i] - b[i]
+  const gain = sum / n
+  const clusters = Math.ceil(n / clusterSize)
+  let squares = 0
+  for (let c = 0; c < clusters; c++) {
+    let residual = 0
+    for (let i = c * clusterSize; i < Math.min(n, (c + 1) * clusterSize); i++) residual += a[i] - b[i] - gain
+    squares += residual * residual
+  }
+  const deviation = Math.sqrt((squares * clusters) / Math.max(1, clusters - 1)) / n
+  return { gain, lower: gain - z975 * deviation, upper: gain + z975 * deviation }
+}

@@ -1,56 +1,144 @@
+import { ArrowRouter, arrowPrototypes } from '../adapters/arrow.ts'
+import { LinearRouter, type RoutedState } from '../adapters/linear-router.ts'
 import { PrototypeRouter, pool } from '../adapters/router.ts'
 import { type CpuTensor, cpuTensor } from '../formats/tensor.ts'
+import { headCrossEntropy } from '../kernels/head-loss.ts'
+import { weightedMean } from '../kernels/weighted-mean.ts'
+import { pickScored, valuesAt } from '../train/picked.ts'
+import type { CaptureRows } from './capture-store.ts'
+import { idsOf, targetsOf } from './losses.ts'
 import type { NiwtRun } from './run.ts'
-import { reserved, reservedRows, type Workbench } from './workbench.ts'
+import { reserved, type Workbench } from './workbench.ts'
+
+/** What a way of choosing adapters comes to, on captured rows kept back from training. */
+export interface RouterScore {
+  /** Share of rows that get the adapter of their capability. */
+  readonly accuracy: number
+  /** Cross entropy of the trained tokens under the adapters that were chosen, in nats a token. */
+  readonly loss: number
+}
+
+/** The packed router (nearest mean of pooled states), the trained one, Arrow's, and the bounds of all. */
+export interface RouterScores {
+  readonly prototypes: RouterScore
+  readonly trained: RouterScore
+  readonly arrow: RouterScore
+  readonly oracle: RouterScore
+  readonly random: RouterScore
+  /** Rows that were routed. */
+  readonly n: number
+}
 
 const fitRows = 120
 
-/**
- * Fits the router: a prototype for each capability, the mean of the pooled backbone states of its captured rows.
- * @returns the prototypes f32 (capabilities, C), and the share of reserved rows that go to the right adapter.
- */
-export async function fitRouter(
-  run: NiwtRun,
-  { student, captures }: Workbench,
-): Promise<{ prototypes: CpuTensor; accuracy: number }> {
-  const { width } = student.backbone.config
-  const rows: number[][] = []
-  const states = async (name: string, indices: readonly number[]) => {
-    const capture = captures.get(name)!
-    const { values } = capture.columns.get('ids')!
-    const result: Float32Array[] = []
-    for (const row of indices)
-      result.push(
-        await pool(
-          student.backbone,
-          Array.from(values.subarray(row * capture.tokens, row * capture.tokens + promptTokens)),
-        ),
-      )
-    return result
-  }
-  for (const { name } of run.capabilities) {
-    const mean = new Array<number>(width).fill(0)
-    const fitted = await states(
-      name,
-      Array.from({ length: Math.min(fitRows, captures.get(name)!.rows - reservedRows) }, (_, i) => i),
-    )
-    for (const state of fitted) for (let c = 0; c < width; c++) mean[c] += state[c] / fitted.length
-    rows.push(mean)
-  }
-  const names = run.capabilities.map(({ name }) => name)
-  const router = new PrototypeRouter(
-    names,
-    rows.map((row) => Float32Array.from(row)),
-  )
-  let right = 0
-  let count = 0
-  for (const name of names)
-    for (const state of await states(name, reserved(captures.get(name)!))) {
-      if (router.choose(state).capability === name) right++
-      count++
-    }
-  return { prototypes: cpuTensor('F32', [rows.length, width], rows.flat()), accuracy: right / count }
+/** A prompt is judged by its first tokens. */
+const usualPromptTokens = 8
+
+/** A row, what is known of its prompt, and what each adapter would cost. */
+interface Trial extends RoutedState {
+  readonly prompt: readonly number[]
+  readonly losses: Readonly<Record<string, number>>
 }
 
-/** A prompt is judged by its first tokens. */
-const promptTokens = 8
+/**
+ * Fits the routers of a student. Restricted capabilities have no place in them.
+ * @returns what is packed: f32 `prototypes` (capabilities, C); and how each router does.
+ */
+export async function fitRouter(bench: Workbench): Promise<{ tensors: Map<string, CpuTensor>; scores: RouterScores }> {
+  const { run, student, captures } = bench
+  const { backbone } = student
+  const { width, layers } = backbone.config
+  const names = run.capabilities.map(({ name }) => name)
+  const open = names.filter((name) => !run.restricted?.includes(name))
+  if (open.length === 0) throw new RangeError('Cannot fit a router: all capabilities are restricted')
+
+  const examples: RoutedState[] = []
+  const means: Float32Array[] = []
+  for (const capability of names) {
+    const capture = captures.get(capability)!
+    const count = Math.min(fitRows, capture.rows - reserved(capture).length)
+    const states: Float32Array[] = []
+    const rows = await capture.read(
+      Array.from({ length: count }, (_, i) => i),
+      ['ids', 'weights'],
+    )
+    for (let i = 0; i < count; i++) states.push(await pool(backbone, promptOf(run, rows, i)))
+    examples.push(...states.map((state) => ({ state, capability })))
+    const mean = new Array<number>(width).fill(0)
+    for (const state of states) for (let c = 0; c < width; c++) mean[c] += state[c] / count
+    means.push(Float32Array.from(mean))
+  }
+  const openMeans = means.filter((_, i) => open.includes(names[i]))
+  const prototypes = new PrototypeRouter(open, openMeans)
+  const trained = LinearRouter.fit(
+    open,
+    examples.filter(({ capability }) => open.includes(capability)),
+  )
+  const directions = await Promise.all(
+    open.map((name) => arrowPrototypes(student.adapters.get(name)!, layers, backbone)),
+  )
+  const arrow = new ArrowRouter(backbone, open, directions)
+
+  const trials: Trial[] = []
+  for (const name of open) trials.push(...(await tryOut(bench, name, open)))
+  const chosen = async (choose: (trial: Trial) => string | Promise<string>): Promise<RouterScore> => {
+    let [right, loss] = [0, 0]
+    for (const trial of trials) {
+      const capability = await choose(trial)
+      if (capability === trial.capability) right++
+      loss += trial.losses[capability]
+    }
+    return { accuracy: right / trials.length, loss: loss / trials.length }
+  }
+  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
+  const scores: RouterScores = {
+    prototypes: await chosen(({ state }) => prototypes.choose(state).capability),
+    trained: await chosen(({ state }) => trained.choose(state).capability),
+    arrow: await chosen(async ({ prompt }) => (await arrow.choose(prompt)).capability),
+    oracle: await chosen(({ capability }) => capability),
+    random: { accuracy: 1 / open.length, loss: mean(trials.map(({ losses }) => mean(Object.values(losses)))) },
+    n: trials.length,
+  }
+  const packed = cpuTensor('F32', [means.length, width], Float32Array.from(means.flatMap((row) => [...row])))
+  return { tensors: new Map([['prototypes', packed]]), scores }
+}
+
+/** The reserved rows of a capability: how its prompts look, and what each adapter makes of the rest. */
+async function tryOut(
+  { run, student, captures }: Workbench,
+  capability: string,
+  open: readonly string[],
+): Promise<Trial[]> {
+  const { backbone, adapters } = student
+  const capture = captures.get(capability)!
+  const trials: Trial[] = []
+  for (const index of reserved(capture)) {
+    const row = await capture.read([index], ['ids', 'weights'])
+    const weights = row.columns.get('weights')!.values
+    const total = (weights as Float32Array).reduce((sum, weight) => sum + weight, 0)
+    const prompt = promptOf(run, row, 0)
+    const losses: Record<string, number> = {}
+    for (const name of open) {
+      using step = run.gpu.step({ label: 'try adapters' })
+      const loss = step.withoutGradients(() => {
+        const ids = step.upload('u32', [1, row.tokens], idsOf(row))
+        const picked = pickScored(step, backbone.hidden(step, ids, { updates: adapters.get(name)! }), weights)
+        const n = picked.states.shape[0]
+        const targets = step.upload('u32', [n], valuesAt(picked, targetsOf(row)))
+        const values = headCrossEntropy(step, backbone.normed(step, picked.states), backbone.headWeight, targets)
+        return weightedMean(step, values, step.upload('f32', [n], valuesAt(picked, weights, 1, 0)), total)
+      })
+      losses[name] = await step.readNumber(loss)
+    }
+    trials.push({ state: await pool(backbone, prompt), capability, prompt, losses })
+  }
+  return trials
+}
+
+/** The first tokens of row `i`. */
+function promptOf(run: NiwtRun, rows: CaptureRows, i: number): number[] {
+  const { promptTokens = usualPromptTokens } = run.settings.distil
+  const { values } = rows.columns.get('ids')!
+  const begin = i * (rows.tokens + 1)
+  return Array.from(values.subarray(begin, begin + Math.min(promptTokens, rows.tokens)))
+}

@@ -21,12 +21,29 @@ export interface NiwtSettings {
     readonly storage?: WeightStorage
     /** What the PCAs may cost, as a share of the forward pass; 4 unless told, which takes every token of small models. */
     readonly share?: number
+    /** Tokens that the loss of a layer is measured on; 512 unless told. */
+    readonly heldOutTokens?: number
   }
   readonly capture: {
     /** Rows of the distillation set, by capability. */
     readonly rows: Readonly<Record<string, number>>
     /** Likeliest tokens kept of the teacher's distribution; all others are one tail. */
     readonly topK: number
+    /**
+     * What is kept of the teacher's distribution: the likeliest tokens with a tail, tokens drawn from it, or nothing, where
+     * the teacher stands beside the student ('online') or speaks another vocabulary ('text'). top-k unless told.
+     */
+    readonly targets?: 'top-k' | 'sampled' | 'online' | 'text'
+    /** Tokens drawn where targets are sampled; 12 unless told. */
+    readonly draws?: number
+    /** How the teacher's linear layers are held; f32 unless told. */
+    readonly storage?: WeightStorage
+    /** Rows the teacher is run on at once; 40 unless told. */
+    readonly batch?: number
+    /** Most bytes of a shard; 8 MiB unless told. */
+    readonly shardBytes?: number
+    /** Layers whose output is anchored; all that are kept unless told. */
+    readonly anchorLayers?: number
     /** Components kept of each activation anchor. */
     readonly anchorRank: number
     /** Components kept of the query that the attention anchor compares. */
@@ -35,6 +52,10 @@ export interface NiwtSettings {
   readonly student: {
     /** Layers kept. */
     readonly layers: number
+    /** Hidden channels kept of each FFN; the teacher's unless told. */
+    readonly ffnWidth?: number
+    /** Another pretrained model to begin with, instead of the teacher's layers: a folder or a GGUF file. */
+    readonly backbone?: string
     /** Most parameters of one adapter, as a share of the teacher's. */
     readonly adapterBudget: number
     /** How the backbone's linear layers are packed, and so gated; f16 unless told. */
@@ -57,15 +78,43 @@ export interface NiwtSettings {
     readonly alpha: number
     /** Weight of the attention anchor. */
     readonly beta: number
+    /** Share of the steps after which the output's KL is reverse; 1, never, unless told. */
+    readonly reverseFrom?: number
+    /** Tokens of a prompt that the router is fitted on; 8 unless told. */
+    readonly promptTokens?: number
+    /** Steps between recovery checks; only at the end unless told. */
+    readonly recoverEvery?: number
+    /** Whether layers are computed again in the backward pass, to save memory; not with anchors. */
+    readonly gradientCheckpoint?: boolean
+    /** Whether the embedding, and a head tied to it, stay as the teacher's; they are trained unless told. */
+    readonly freezeEmbedding?: boolean
+    /** Steps of the rise of the backbone's learning rate; 10 unless told. */
+    readonly warmup?: number
+    /** Bits of the optimiser's moments; 32 unless told. */
+    readonly stateBits?: 8 | 32
   }
+  readonly evaluation?: {
+    /** Items a batch; 120 unless told. */
+    readonly batch?: number
+    /** Shares of their ranks to which adapters are cut and scored again, for the curve of rank against retention. */
+    readonly rankShares?: readonly number[]
+  }
+  /** Runs that the student is compared with, each trained as long on as much; none unless told. */
+  readonly controls?: readonly ControlName[]
 }
+
+/** What a control leaves out: the teacher's distribution and activations, anchors, ranks by the profile, inherited weights. */
+export const controlNames = ['cross-entropy', 'no-anchors', 'uniform-rank', 'random-init'] as const
+
+/** Name of a control. */
+export type ControlName = (typeof controlNames)[number]
 
 /** One run of NIWT: a folder that holds all it writes, and what it works with. */
 export interface NiwtRun {
   readonly folder: string
   readonly gpu: Gpu
   readonly teacherName: string
-  /** The working copy of the teacher; the gate demands that it is gone. */
+  /** The working copy of the teacher, a folder or a GGUF file; the gate demands that it is gone. */
   readonly teacherFolder: string
   readonly capabilities: readonly Capability[]
   readonly contracts: readonly Contract[]
@@ -73,6 +122,30 @@ export interface NiwtRun {
   readonly seed: number
   readonly onProgress: OnProgress
   readonly signal?: AbortSignal
+  /** The capabilities in the teacher's tokens, where its vocabulary is another one. */
+  readonly teacherCapabilities?: readonly Capability[]
+  /** The student's vocabulary, where it is not the teacher's: its size, and the sha256 of its tokenizer. */
+  readonly student?: { readonly vocabularySize: number; readonly tokenizer: string }
+  /** Capabilities that the router never chooses. */
+  readonly restricted?: readonly string[]
+}
+
+/** Where a student and its training are kept: the one of the run, or one of its controls. */
+export interface StudentPaths {
+  readonly checkpoints: string
+  readonly log: string
+  /** Seconds and memory of each step. */
+  readonly times: string
+  readonly student: string
+}
+
+function studentPaths(folder: string): StudentPaths {
+  return {
+    checkpoints: join(folder, 'checkpoints'),
+    log: join(folder, 'distil_log.jsonl'),
+    times: join(folder, 'distil_times.jsonl'),
+    student: join(folder, 'student'),
+  }
 }
 
 /** Where the stages of a run keep their files. */
@@ -83,12 +156,16 @@ export function paths(folder: string, teacher: string) {
     registry: join(folder, 'configs', 'teacher_registry.json'),
     profile: (capability: string) => join(profiles, capability),
     layers: join(profiles, 'layers.json'),
-    capture: (capability: string) => join(folder, 'captures', `${capability}.safetensors`),
+    capture: (capability: string) => join(folder, 'captures', capability),
     baseline: join(folder, 'captures', 'baseline.json'),
+    texts: (capability: string) => join(folder, 'texts', `${capability}.jsonl`),
+    items: (capability: string) => join(folder, 'items', `${capability}.json`),
     architecture: join(folder, 'configs', 'student_arch.json'),
-    checkpoints: join(folder, 'checkpoints'),
-    log: join(folder, 'distil_log.jsonl'),
-    student: join(folder, 'student'),
+    /** The student's first weights. */
+    initial: join(folder, 'student', 'initial.safetensors'),
+    ...studentPaths(folder),
+    control: (name: ControlName) => studentPaths(join(folder, 'controls', name)),
+    measured: (task: string) => join(folder, 'gate', `${task.replace(/[^a-z0-9]+/g, '-')}.json`),
     report: join(folder, 'verify_report.json'),
     bundle: join(folder, 'nexus_bundle_v1'),
     stage: (name: string) => join(folder, 'stages', `${name}.json`),
@@ -100,6 +177,10 @@ export interface Stage {
   /** `2-profile` */
   readonly name: string
   work(): Promise<unknown>
+  /** What the stage depends on beside the scope and the stages before; another one means that it must run again. */
+  readonly inputs?: string
+  /** What it wrote is looked at again until the stage that reads it is done. */
+  readonly output?: { readonly readBy: string; isWhole(): Promise<boolean> }
 }
 
 /** What a finished stage left in `stages/`. */
@@ -134,21 +215,30 @@ export async function runStages(
   stages: readonly Stage[],
   signal?: AbortSignal,
 ): Promise<StageRecord[]> {
-  let chain = scope
   const records: StageRecord[] = []
-  for (const stage of stages) {
+  let chain = scope
+  const chains = stages.map(({ name, inputs = '' }) => {
+    chain = sha256(`${chain}/${name}${inputs && `/${inputs}`}`)
+    return chain
+  })
+  const pathOf = (name: string) => join(folder, 'stages', `${name}.json`)
+  const done = async (name: string): Promise<StageRecord | undefined> => {
+    const before = exists(pathOf(name)) ? ((await readJson(pathOf(name))) as StageRecord) : undefined
+    return before?.chain === chains[stages.findIndex((stage) => stage.name === name)] ? before : undefined
+  }
+  for (const [i, stage] of stages.entries()) {
     if (signal?.aborted) throw new InterruptedError(`Stopped before stage ${stage.name}`)
-    const path = join(folder, 'stages', `${stage.name}.json`)
-    chain = sha256(`${chain}/${stage.name}`)
-    const before = exists(path) ? ((await readJson(path)) as StageRecord) : undefined
-    if (before?.chain === chain) {
+    const path = pathOf(stage.name)
+    const before = await done(stage.name)
+    const { output } = stage
+    if (before && (!output || (await done(output.readBy)) || (await output.isWhole()))) {
       records.push(before)
       continue
     }
     await removeFolder(path)
     const started = performance.now()
     const result = (await stage.work()) ?? null
-    const record = { stage: stage.name, chain, seconds: (performance.now() - started) / 1000, result }
+    const record = { stage: stage.name, chain: chains[i], seconds: (performance.now() - started) / 1000, result }
     await writeJson(path, record)
     records.push(record)
   }

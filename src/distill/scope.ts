@@ -1,5 +1,6 @@
 import { RuleError } from '../core/errors.ts'
 import { exists, readJson, sha256, writeJson } from '../host/files.ts'
+import type { Row } from '../train/batch.ts'
 import type { Capability } from '../train/capability.ts'
 
 /** One row of the retention contracts: what must be kept, by which benchmark, and how much of it. */
@@ -58,6 +59,8 @@ export interface ScopeLock {
   readonly contracts: readonly Contract[]
   /** sha256 of the held-out items of each capability. */
   readonly datasets: Readonly<Record<string, string>>
+  /** sha256 of what each capability is learned from; `made` where no file holds it. */
+  readonly data: Readonly<Record<string, string>>
   /** sha256 of the teacher's weights. */
   readonly teacher: string
   readonly seed: number
@@ -65,11 +68,12 @@ export interface ScopeLock {
   readonly settings: unknown
 }
 
-/** sha256 of a capability's held-out items. */
+/** sha256 of a capability's held-out items, and of the answers to choose from. */
 export function datasetHash(capability: Capability): string {
-  return sha256(
-    JSON.stringify(capability.items().map(({ ids, weights }) => [[...Array.from(ids)], [...Array.from(weights)]])),
-  )
+  const plain = ({ ids, weights }: Row) => [[...Array.from(ids)], [...Array.from(weights)]]
+  const choices = capability.choices?.().map(({ rows, characters, answer }) => [rows.map(plain), characters, answer])
+  const items = capability.items().map(plain)
+  return sha256(JSON.stringify(choices ? [items, choices] : items))
 }
 
 /**

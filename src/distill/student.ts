@@ -7,7 +7,7 @@ import type { CpuTensor } from '../formats/tensor.ts'
 import { readBytes, writeFileAtomic } from '../host/files.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { Gpu } from '../runtime/gpu.ts'
-import type { paths } from './run.ts'
+import type { paths, StudentPaths } from './run.ts'
 import { readArchitecture } from './synthesize.ts'
 
 /** A student on the GPU: one backbone, one adapter a capability. */
@@ -20,10 +20,18 @@ export class Student implements Disposable {
     this.adapters = adapters
   }
 
-  /** Reads the student that stage 4 wrote, as it will be packed. */
-  static async read(gpu: Gpu, where: ReturnType<typeof paths>, storage: BundleStorage = 'f16'): Promise<Student> {
+  /**
+   * Reads the student that stage 4 wrote, as it will be packed.
+   * @param of where it is, if not the run's own but a control's.
+   */
+  static async read(
+    gpu: Gpu,
+    where: ReturnType<typeof paths>,
+    storage: BundleStorage = 'f16',
+    of: StudentPaths = where,
+  ): Promise<Student> {
     const { architecture, config } = await readArchitecture(where.architecture)
-    const read = async (name: string) => parseSafetensors(await readBytes(join(where.student, name))).tensors
+    const read = async (name: string) => parseSafetensors(await readBytes(join(of.student, name))).tensors
     const tensors = unpackBackbone(await read('backbone.safetensors'))
     const backbone = Decoder.load(gpu, config, tensors, storage === 'f16' ? 'f32' : storage)
     const adapters = new Map<string, Adapter>()
@@ -33,7 +41,7 @@ export class Student implements Disposable {
   }
 
   /** Writes the backbone as it will be packed, and the adapters in f16. */
-  async write(where: ReturnType<typeof paths>, storage: BundleStorage = 'f16'): Promise<void> {
+  async write(where: StudentPaths, storage: BundleStorage = 'f16'): Promise<void> {
     const write = (name: string, tensors: ReadonlyMap<string, CpuTensor>) =>
       writeFileAtomic(join(where.student, name), writeSafetensors(tensors, { format: 'pt' }))
     await write('backbone.safetensors', packBackbone(await this.backbone.toTensors('F32'), storage))

@@ -238,6 +238,9 @@ export async function resolveModel(name: string): Promise<string> {
   if (existsSync(name)) return resolve(name)
   const model = await findByName(name)
   if (model) return model.path
+  // What a person put beside the pulled ones.
+  const beside = join(modelsFolder(), name)
+  if (!/[/\\]/.test(name) && existsSync(beside)) return beside
   const none = `There is no model ${name}: no such file or folder, and none that was pulled.`
   // What can only be a path cannot be pulled.
   throw new UsageError(/^[./~]|\\|\.(gguf|safetensors)$/i.test(name) ? none : `${none} Get it with: nexus pull ${name}`)

@@ -5,7 +5,13 @@ import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { accumulate } from './centre.ts'
 import { cast, copy } from './copy.ts'
-import { crossEntropy, type DivergenceOptions, divergence, topKDivergence } from './losses.ts'
+import {
+  crossEntropy,
+  type DivergenceOptions,
+  divergence,
+  type TopKDivergenceOptions,
+  topKDivergence,
+} from './losses.ts'
 import { linear } from './matmul.ts'
 
 // Losses over the head of a language model without its logits: rows are taken in chunks, so that a chunk of logits fits
@@ -18,7 +24,7 @@ export interface HeadLossOptions {
 }
 
 /** Rows `begin` to `end` of all. */
-interface Chunk {
+export interface Chunk {
   readonly begin: number
   readonly end: number
 }
@@ -26,7 +32,8 @@ interface Chunk {
 /** Windows begin at multiples of 256 bytes: 64 numbers. */
 const rowUnit = 64
 
-function chunksOf(rows: number, rowBytes: number, chunkBytes: number): Chunk[] {
+/** Rows in chunks whose logits take at most `chunkBytes`. */
+export function chunksOf(rows: number, rowBytes: number, chunkBytes: number): Chunk[] {
   const size = rowUnit * Math.max(1, Math.floor(chunkBytes / rowBytes / rowUnit))
   return Array.from({ length: Math.ceil(rows / size) }, (_, i) => ({
     begin: i * size,
@@ -145,7 +152,7 @@ export function headTopKDivergence<D extends FloatType>(
   weight: Tensor<D>,
   ids: Tensor<'u32'>,
   probabilities: Tensor<D>,
-  options: HeadLossOptions = {},
+  options: HeadLossOptions & TopKDivergenceOptions = {},
 ): Tensor<'f32'> {
   const k = ids.shape.at(-1)!
   expectShape('headTopKDivergence', hidden, 'ids', ids, [...hidden.shape.slice(0, -1), k])
@@ -155,6 +162,6 @@ export function headTopKDivergence<D extends FloatType>(
     step.reshape(probabilities, [ids.size / k, k]),
   ]
   return headLoss(step, 'headTopKDivergence', hidden, weight, options, (inner, logits, { begin, end }) =>
-    topKDivergence(inner, logits, inner.rows(flatIds, begin, end), inner.rows(flatProbabilities, begin, end)),
+    topKDivergence(inner, logits, inner.rows(flatIds, begin, end), inner.rows(flatProbabilities, begin, end), options),
   )
 }

@@ -96,8 +96,14 @@ export function divergence<D extends FloatType>(
   return temperature === 1 ? rows : scale(step, rows, temperature ** 2)
 }
 
+/** Which way a {@link topKDivergence} is taken: KL(t‖q) unless told. */
+export interface TopKDivergenceOptions {
+  readonly kind?: 'forwardKl' | 'reverseKl'
+}
+
 /**
- * Forward KL from a teacher known by its k likeliest tokens: Σ t log(t/q) over them, and one term for all others.
+ * KL from a teacher known by its k likeliest tokens: forward Σ t log(t/q), reverse Σ q log(q/t) over them, and one term
+ * for all others. In reverse a token or tail that the teacher gives less than 1e-6 counts as 1e-6.
  * @param student f32 or f16 (…, V), logits.
  * @param ids u32 (…, k), k ≤ 64, the ids of a row all different.
  * @param probabilities the dtype of `student`, (…, k): what the teacher gives them; what is missing to 1 is the tail.
@@ -109,6 +115,7 @@ export function topKDivergence<D extends FloatType>(
   student: Tensor<D>,
   ids: Tensor<'u32'>,
   probabilities: Tensor<D>,
+  { kind = 'forwardKl' }: TopKDivergenceOptions = {},
 ): Tensor<'f32'> {
   const { rows, columns } = rowsAndColumns(student.shape)
   const k = ids.shape.at(-1)!
@@ -120,7 +127,14 @@ export function topKDivergence<D extends FloatType>(
   expectShape('topKDivergence', student, 'probabilities', probabilities, ids.shape)
   const { wgsl, width } = inParts(topKDivergenceSingle, topKDivergenceQuads, columns)
   const params = { rows, columns: columns / width, k }
-  const dispatch = rowDispatch(step.gpu, rows, params.columns, 4 * student.size + 8 * ids.size)
+  const { constants: rowConstants, ...dealt } = rowDispatch(
+    step.gpu,
+    rows,
+    params.columns,
+    4 * student.size + 8 * ids.size,
+  )
+  const reverse = kind === 'reverseKl' ? 1 : 0
+  const dispatch = { ...dealt, constants: { ...rowConstants, reverse } }
   const y = step.empty('f32', student.shape.slice(0, -1), 'topKDivergence')
   const looks = step.empty('f32', [rows, 3], 'looks')
   step.run(wgsl.forward, { student, ids, probabilities, y, looks }, params, dispatch)
@@ -130,6 +144,7 @@ export function topKDivergence<D extends FloatType>(
     const known = { logits: student, ids, probabilities, dy, seen: looks, dlogits: dstudent }
     step.run(wgsl.backwardKnown, known, params, {
       workgroups: grid(Math.ceil(ids.size / 64)),
+      constants: { reverse },
       flops: 5 * ids.size,
       bytes: ids.bytes + 3 * probabilities.bytes,
     })

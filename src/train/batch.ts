@@ -56,6 +56,11 @@ export function padRowsTo(rows: readonly Row[], tokens: number): Row[] {
   })
 }
 
+/** A row without the padding at its end. */
+export function trimRow({ ids, weights, used = weights.length }: Row): Row {
+  return { ids: Array.from(ids).slice(0, used + 1), weights: Array.from(weights).slice(0, used), used }
+}
+
 /**
  * Rows as one batch.
  * @throws RangeError when they differ in length or there is none.

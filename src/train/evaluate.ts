@@ -1,12 +1,9 @@
-import type { FloatType } from '../core/dtype.ts'
 import { InterruptedError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
-import { crossEntropy } from '../kernels/losses.ts'
-import { argmax } from '../kernels/select.ts'
+import type { Decoder, LinearUpdates } from '../models/decoder.ts'
 import type { Gpu } from '../runtime/gpu.ts'
-import type { Step } from '../runtime/step.ts'
-import type { Tensor } from '../runtime/tensor.ts'
 import { batchOf, padRows, type Row, uploadBatch } from './batch.ts'
+import { likeliest, lossesAt } from './picked.ts'
 
 /** What counts as one answer: an item whose every scored token is right, or each scored token by itself. */
 export type Unit = 'item' | 'token'
@@ -24,8 +21,8 @@ export interface Evaluation {
 /** What {@link evaluate} needs. */
 export interface EvaluateOptions {
   readonly gpu: Gpu
-  /** Records a forward pass. @returns logits (B, T, V). */
-  forward(step: Step, ids: Tensor<'u32'>): Tensor<FloatType>
+  readonly model: Decoder
+  readonly updates?: LinearUpdates
   /** Items of any length; a token is scored where its weight is not 0. */
   readonly items: readonly Row[]
   readonly unit: Unit
@@ -41,9 +38,9 @@ export interface EvaluateOptions {
  * whose tokens are right is just what greedy decoding would have written.
  */
 export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
-  const { items, unit, batch: size = 120, task } = options
+  const { items, unit, batch: size = 120, task, model, updates } = options
   const correct: number[] = []
-  let nats = 0
+  let total = 0
   let scored = 0
   for (let begin = 0; begin < items.length; begin += size) {
     if (options.signal?.aborted) throw new InterruptedError(`Stopped ${task} at item ${begin} of ${items.length}`)
@@ -51,17 +48,18 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
     const batch = batchOf(padRows(part))
     using step = options.gpu.step({ label: task })
     const tensors = uploadBatch(step, batch)
-    const logits = options.forward(step, tensors.ids)
-    const [best, losses] = await Promise.all([
-      step.read(argmax(step, logits)),
-      step.read(crossEntropy(step, logits, tensors.targets)),
-    ])
+    const { positions, normed, losses } = step.withoutGradients(() =>
+      lossesAt(step, model, model.hidden(step, tensors.ids, { ...(updates && { updates }) }), batch),
+    )
+    const [best, nats] = await Promise.all([step.read(likeliest(step, model, normed)), step.read(losses)])
+    const places = new Map(positions.map((position, i) => [position, i]))
     for (let r = 0; r < batch.rows; r++) {
       let right = 1
       for (let i = r * batch.tokens; i < (r + 1) * batch.tokens; i++) {
-        if (batch.weights[i] === 0) continue
-        const hit = best[i] === batch.targets[i] ? 1 : 0
-        nats += losses[i]
+        const place = places.get(i)
+        if (place === undefined) continue
+        const hit = best[place] === batch.targets[i] ? 1 : 0
+        total += nats[place]
         scored++
         right &= hit
         if (unit === 'token') correct.push(hit)
@@ -73,6 +71,6 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
   return {
     correct: Uint8Array.from(correct),
     score: correct.reduce((sum, hit) => sum + hit, 0) / correct.length,
-    bitsPerToken: nats / scored / Math.LN2,
+    bitsPerToken: total / scored / Math.LN2,
   }
 }

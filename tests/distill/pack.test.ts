@@ -42,7 +42,8 @@ async function gatedRun(
     backbone: toHuggingFaceConfig(config, 'float16'),
     backboneParameters,
     backboneRatio: 0.5,
-    anchors: { kept: [0], outputs: ['0.output'], query: '0.query' },
+    inherits: 'teacher',
+    anchors: { kept: [0], outputs: [{ layer: 0, teacher: '0.output' }], query: '0.query' },
     adapters: Object.fromEntries(names.map((name) => [name, { ranks, parameters, ratio: 0.01 }])),
     router: { kind: 'prototypes', width: 16 },
   })

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { exitCodeOf, InterruptedError, ResourceError, RuleError, UsageError } from '../../src/core/errors.ts'
 import { Random } from '../../src/core/random.ts'
-import { planAnchors, readCapture, refuseRaw } from '../../src/distill/capture.ts'
+import { planAnchors, refuseRaw } from '../../src/distill/anchors.ts'
 import { gateStage } from '../../src/distill/gate.ts'
 import { parseRegistry } from '../../src/distill/registry.ts'
 import { retention } from '../../src/distill/retention.ts'
@@ -62,7 +62,7 @@ describe('registry', () => {
 
 test('the scope may not change once it is locked', async () => {
   const path = join(folder, 'scope.lock.json')
-  const lock: ScopeLock = { contracts: [], datasets: { add: 'x' }, teacher: 't', seed: 42, settings: {} }
+  const lock: ScopeLock = { contracts: [], datasets: { add: 'x' }, data: {}, teacher: 't', seed: 42, settings: {} }
   await lockScope(path, lock)
   await lockScope(path, lock)
   await expect(lockScope(path, { ...lock, seed: 43 })).rejects.toThrow(RuleError)
@@ -154,26 +154,29 @@ test('a student is anchored to what its layers stand for', () => {
   const plan = { removal: [2, 4, 1], cost: [] }
   expect(planAnchors(plan, 6, 4)).toEqual({
     kept: [0, 1, 3, 5],
-    outputs: ['0.output', '2.output', '4.output', '5.output'],
+    outputs: [0, 2, 4, 5].map((teacher, layer) => ({ layer, teacher: `${teacher}.output` })),
     query: '5.query',
   })
+  // Few anchors are spread over the layers, the last one among them.
+  expect(planAnchors(plan, 6, 4, 2).outputs).toEqual([
+    { layer: 1, teacher: '2.output' },
+    { layer: 3, teacher: '5.output' },
+  ])
+  expect(() => planAnchors({ removal: [2], cost: [] }, 6, 4)).toThrow('chose 1 layers to remove, 2 are needed')
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 6 }), (count) => {
       const { kept, outputs } = planAnchors({ removal: [3, 0, 5, 1, 4], cost: [] }, 6, count)
       expect(kept.length).toBe(count)
-      expect(outputs.at(-1)).toBe('5.output')
+      expect(outputs.at(-1)).toEqual({ layer: count - 1, teacher: '5.output' })
     }),
   )
 })
 
-test('raw activations, the teacher at the gate and damaged captures are refused', async () => {
+test('raw activations and the teacher at the gate are refused', async () => {
   expect(() => refuseRaw('anchor.x', 65, 128)).toThrow(RuleError)
   refuseRaw('anchor.x', 64, 128)
   const run = { folder, teacherName: 't', teacherFolder: folder } as unknown as NiwtRun
   await expect(gateStage(run)).rejects.toThrow('Rule "the gate runs without the teacher" is broken')
-  const path = join(folder, 'capture.safetensors')
-  await writeFile(path, 'half a file')
-  await expect(readCapture(path)).rejects.toThrow('is damaged')
 })
 
 test('files are written whole or not at all', async () => {

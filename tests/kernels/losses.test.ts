@@ -135,8 +135,14 @@ function likeliest(row: Float64Array, k: number): { ids: number[]; probabilities
 const teacherRow = (r: number, columns: number) =>
   Float64Array.from({ length: columns }, (_, c) => Math.sin(r * 7 + c * 3) * 2)
 
-for (const k of [1, 3, 4])
-  checkOp(`topKDivergence, k = ${k}`, {
+for (const [kind, k] of [
+  ['forwardKl', 1],
+  ['forwardKl', 3],
+  ['forwardKl', 4],
+  ['reverseKl', 1],
+  ['reverseKl', 3],
+] as const)
+  checkOp(`topKDivergence ${kind}, k = ${k}`, {
     op: (step, student) => {
       const [count, columns] = student.shape
       const top = Array.from({ length: count }, (_, r) => likeliest(teacherRow(r, columns), k))
@@ -150,16 +156,20 @@ for (const k of [1, 3, 4])
         [count, k],
         top.flatMap((row) => row.probabilities),
       )
-      return topKDivergence(step, student, ids, probabilities)
+      return topKDivergence(step, student, ids, probabilities, { kind })
     },
     reference: (student) => ({
       shape: [student.shape[0]],
       data: Float64Array.from(rows(student), (row, r) => {
         const { ids, probabilities } = likeliest(teacherRow(r, row.length), k)
         const q = logSoftmax(row)
-        const kl = ids.reduce((all, id, j) => all + probabilities[j] * (Math.log(probabilities[j]) - q[id]), 0)
         const tailT = 1 - probabilities.reduce((all, p) => all + p, 0)
         const tailQ = 1 - ids.reduce((all, id) => all + Math.exp(q[id]), 0)
+        if (kind === 'reverseKl') {
+          const known = ids.reduce((all, id, j) => all + Math.exp(q[id]) * (q[id] - Math.log(probabilities[j])), 0)
+          return known + Math.max(tailQ, 1e-6) * Math.log(Math.max(tailQ, 1e-6) / Math.max(tailT, 1e-6))
+        }
+        const kl = ids.reduce((all, id, j) => all + probabilities[j] * (Math.log(probabilities[j]) - q[id]), 0)
         return kl + (tailT > 1e-6 ? tailT * Math.log(tailT / tailQ) : 0)
       }),
     }),

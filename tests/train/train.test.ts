@@ -170,7 +170,7 @@ test('evaluation scores items and tokens of different lengths by the likeliest n
       { ids: [5, 0, 7, 0], weights: [1, 1, 0] },
       { ids: [1, 7, 0], weights: [0, 1] },
     ]
-    const options = { gpu, forward: model.forward.bind(model), items, task: 'score', onProgress: () => {}, batch: 2 }
+    const options = { gpu, model, items, task: 'score', onProgress: () => {}, batch: 2 }
     const byItem = await evaluate({ ...options, unit: 'item' })
     expect([...byItem.correct]).toEqual([1, 0, 1])
     expect(byItem.bitsPerToken).toBeCloseTo(Math.log2(12), 5)
