@@ -27,8 +27,8 @@ export function tokenBytes(json: object): (Uint8Array | undefined)[] {
     const single = fallsBack ? /^<0x([\dA-F]{2})>$/.exec(text) : null
     found[id] = single ? Uint8Array.of(Number.parseInt(single[1], 16)) : byteLevel ? bytesOfLetters(text) : plain(text)
   }
-  // An added token is its text, unless it is special; it may stand in the vocabulary as well.
-  for (const { id, content, special } of added) found[id] = special ? undefined : utf8.encode(content)
+  // An added token is its text, unless it is special; it may stand in the vocabulary as well. Gemma's runs of spaces are such.
+  for (const { id, content, special } of added) found[id] = special ? undefined : plain(content)
   return Array.from(found)
 }
 
