@@ -2,6 +2,7 @@ import { basename, join } from 'node:path'
 import { UsageError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import { exists, listNames, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
+import { peakMemory } from '../host/peak-memory.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { WeightStorage } from '../models/decoder-weights.ts'
 import { type OpenModel, openModel } from '../models/open-model.ts'
@@ -112,7 +113,7 @@ export async function runProfile(request: ProfileRequest): Promise<{ folder: str
       profiles.push(profile)
       const measures: ProfileMeasures = {
         ...{ capability, seconds: (performance.now() - started) / 1000 },
-        hostPeakBytes: process.resourceUsage().maxRSS * 1024,
+        hostPeakBytes: peakMemory(),
         ...{ gpuPeakBytes: peak(), bytesRead: gpu.bytesRead - before },
       }
       await writeJson(join(target, 'measures.json'), measures)

@@ -106,5 +106,5 @@ test('chat follows a schema or chooses; what is cut, refused or too long says so
   ]
   expect(await Promise.all(wrong.map(async (args) => (await chat(...args)).code))).toEqual([2, 2])
   const long = await nexus('chat', teacher, '--raw', '--storage', 'f32', '--context', '64', '--prompt', 'a'.repeat(99))
-  expect(long).toMatchObject({ code: 1, stderr: expect.stringContaining('has 100 tokens and the context 64') })
+  expect(long).toMatchObject({ code: 1, stderr: expect.stringContaining('has 99 tokens and the context 64') })
 }, 120_000)

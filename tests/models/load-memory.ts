@@ -1,5 +1,6 @@
 // Loads a model in a process of its own and prints what that took: node tests/models/load-memory.ts <model> <storage>.
 import { openGpuRoot } from '../../src/host/gpu-root.ts'
+import { peakMemory } from '../../src/host/peak-memory.ts'
 import { Decoder } from '../../src/models/decoder.ts'
 import type { WeightStorage } from '../../src/models/decoder-weights.ts'
 import { openModel } from '../../src/models/open-model.ts'
@@ -16,7 +17,7 @@ const started = performance.now()
 await Decoder.open(gpu, files.weights, { storage: storage as WeightStorage })
 const seconds = (performance.now() - started) / 1000
 const { liveBytes, pooledBytes } = gpu.memory
-const most = 1024 * process.resourceUsage().maxRSS
+const most = peakMemory()
 // A GPU in software keeps its buffers in the memory of the process.
 const onGpu = gpu.software ? liveBytes + pooledBytes : 0
 console.log(JSON.stringify({ storage, gpuBytes: liveBytes, before, most, above: most - before - onGpu, seconds }))
