@@ -5,6 +5,8 @@ import { readFileSync } from 'node:fs'
  * counts the process that started this one as well.
  */
 export function peakMemory(): number {
-  const atMost = /^VmHWM:\s*(\d+) kB/m.exec(process.platform === 'linux' ? readFileSync('/proc/self/status', 'utf8') : '')
+  const atMost = /^VmHWM:\s*(\d+) kB/m.exec(
+    process.platform === 'linux' ? readFileSync('/proc/self/status', 'utf8') : '',
+  )
   return 1024 * (atMost ? Number(atMost[1]) : process.resourceUsage().maxRSS)
 }
