@@ -46,19 +46,20 @@ function product(x: Array64, weight: ArrayLike<number>, n: number, k: number): A
 }
 
 for (const [name, make] of Object.entries(formats)) {
-  // Part of a block; blocks that end inside a row; N that is no multiple of four; more than one workgroup each way.
+  // Part of a block; blocks that end inside a row; N that is no multiple of four, and one that is, for the lanes; more than one workgroup each way.
   for (const [n, k] of [
     [1, 8],
     [9, 24],
     [13, 64],
     [66, 72],
+    [68, 136],
   ] as const) {
     const packed = make(new Random(n).normals(n * k), [n, k])
     checkOp(`${name} linear (${n}, ${k})`, {
       op: (step, x) => packed.linear(step, x as Tensor<'f32'>),
       reference: (x) => product(x, packed.dense, n, k),
       // Up to four rows take the GEMV, more the tiles.
-      shapes: [[[1, k]], [[3, k]], [[2, 3, k]], ...(n === 66 ? [[[67, k]]] : [])],
+      shapes: [[[1, k]], [[3, k]], [[2, 3, k]], ...(n > 64 ? [[[37, k]]] : [])],
     })
 
     test(`${name} (${n}, ${k}) is decoded as on the host`, () =>

@@ -19,6 +19,12 @@ test('loops between known bounds are written out, inner ones too', () => {
   )
 })
 
+test('a shuffle from a lane that is known becomes a broadcast', () => {
+  const code = 'const n: u32 = 4u; fn f() { for (var r = 0u; r < 1u; r++) { a = subgroupShuffle(b[r / n], r % n); } }'
+  expect(compact(unrolled(code))).toContain('a = subgroupBroadcast(b[0u / n], 0u % n);')
+  expect(unrolled('a = subgroupShuffle(b, c & 7u);')).toBe('a = subgroupShuffle(b, c & 7u);')
+})
+
 test('other loops stay', () => {
   for (const code of [
     'for (var i = 0u; i < p.k; i++) { sum += i; }',
