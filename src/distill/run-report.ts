@@ -311,7 +311,11 @@ async function timeSection(where: ReturnType<typeof paths>): Promise<Section> {
       const facts = Object.entries((result ?? {}) as Record<string, unknown>).filter(
         ([, value]) => typeof value === 'number',
       )
-      rows.push([stage, seconds.toFixed(1), facts.map(([name, value]) => `${name} ${value}`).join(', ')])
+      rows.push([
+        stage,
+        seconds.toFixed(1),
+        facts.map(([name, value]) => `${name} ${Number((value as number).toPrecision(5))}`).join(', '),
+      ])
     }
   const lines = await readLines<LogLine>(where.log)
   const times = await readLines<TimeLine>(where.times)

@@ -294,6 +294,7 @@ describe('a run that cannot go well is refused before it begins', () => {
     const out = join(folder, 'refused')
     const config = await smallConfig(out, { student: { layers: 4, adapterBudget: 0.05 }, controls: false })
     await expect(runPipeline(await requestOf(config))).rejects.toThrow('at most 0.7 are allowed; lower student.layers')
+    expect(exists(out)).toBe(false)
     await writeFile(join(folder, 'broken.jsonl'), '{"text":"good"}\n{"text":\n')
     const broken = { ...config, capabilities: [{ ...config.capabilities[1], data: 'broken.jsonl' }] }
     await expect(requestOf(broken)).rejects.toThrow('broken.jsonl:2: it is not JSON')
