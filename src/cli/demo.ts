@@ -7,8 +7,9 @@ import { GpuError } from '../core/errors.ts'
 import { runNiwt } from '../demo/niwt.ts'
 import { demoSettings, quickSettings } from '../demo/settings.ts'
 import type { GateReport } from '../distill/gate.ts'
-import { paths, type StageRecord } from '../distill/run.ts'
-import { FolderFiles, readJson, removeFolder, writeJson } from '../host/files.ts'
+import { controlNames, paths, type StageRecord } from '../distill/run.ts'
+import { runReport } from '../distill/run-report.ts'
+import { FolderFiles, readJson, removeFolder, writeFileAtomic, writeJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
@@ -26,6 +27,7 @@ export interface DemoOptions {
   readonly quick?: boolean
   readonly seed: number
   readonly steps?: number
+  readonly controls?: boolean
   readonly storage?: BundleStorage
   readonly adapter?: string
   readonly json?: boolean
@@ -63,6 +65,7 @@ export function demoFlags(command: Command): Command {
     .option('--quick', 'a minute’s look at all stages; its student is not trained enough to pass')
     .option('--seed <n>', 'seed of everything random', number, 42)
     .option('--steps <n>', 'steps of joint training', number)
+    .option('--controls', 'trains the students that lack a part of the method as well, to compare: five times as long')
     .addOption(new Option('--storage <type>', 'how the backbone is packed and gated').choices(storages))
     .option('--adapter <name>', 'GPU to use: auto, software, or a part of its name')
     .option('--json', 'one JSON object a line')
@@ -78,6 +81,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     ...base,
     distil: { ...base.distil, jointSteps: options.steps ?? base.distil.jointSteps },
     student: { ...base.student, ...(options.storage ? { storage: options.storage } : {}) },
+    ...(options.controls && { controls: controlNames }),
   }
   const started = performance.now()
   const { version } = (await readJson(join(root, 'package.json'))) as { version: string }
@@ -109,6 +113,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     }),
   ])
   output.close()
+  const teacher = ((await readJson(paths(options.folder, '').registry)) as { name: string }[])[0].name
+  await writeFileAtomic(join(options.folder, 'report.html'), await runReport(options.folder, teacher))
   await showResult(options.folder, records, gpu, output, (performance.now() - started) / 1000)
 }
 
@@ -173,7 +179,8 @@ async function showResult(
     seconds,
   }
   await writeJson(join(folder, 'demo_result.json'), summary)
-  output.print(`\nThe same as JSON: ${join(folder, 'demo_result.json')}`)
+  output.print(`\nWith curves: ${join(folder, 'report.html')}`)
+  output.print(`The same as JSON: ${join(folder, 'demo_result.json')}`)
   output.emit('result', summary)
   if (!verification.ok) process.exitCode = 4
   else if (report.verdict !== 'pass') process.exitCode = 1

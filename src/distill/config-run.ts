@@ -10,6 +10,7 @@ import { dataCapability, encodingOf, type ModelEncoding } from '../train/data-ca
 import type { DistillConfig } from './config.ts'
 import type { PipelineRequest } from './pipeline.ts'
 import { controlNames, type NiwtSettings } from './run.ts'
+import { modelParameters } from './synthesize.ts'
 
 /** What of a {@link PipelineRequest} a config file says. */
 export type ConfiguredRun = Omit<
@@ -49,10 +50,7 @@ export async function configuredRun(
   }
   const capabilities = await all(model)
   await using source = await openModel(teacher)
-  const parameters = [...source.weights.recipes.values()].reduce(
-    (sum, { shape }) => sum + shape.reduce((size, n) => size * n, 1),
-    0,
-  )
+  const parameters = modelParameters(source)
   const name = config.name ?? basename(teacher).replace(/\.gguf$/i, '')
   return {
     ...(text && {

@@ -135,6 +135,23 @@ async function trainStudent(
   const recovered = new Set<string>(JSON.parse(saved?.metadata.recovered ?? '[]'))
   let started = performance.now()
 
+  const loss = (step: Step, index: number) => {
+    backboneOptimiser.setTraining(joint(index))
+    const decay = 1 - index / steps
+    const terms: Record<string, Tensor<'f32'>> = {}
+    const losses = run.capabilities.map(({ name }) => {
+      const parts = bench.terms(step, name, reverse(index))
+      for (const [term, value] of Object.entries(parts)) terms[`${term} ${name}`] = value
+      return weigh(step, parts, {
+        activation: (distil.alpha * decay) / (norms[`activation ${name}`] ?? 1),
+        attention: (distil.beta * decay) / (norms[`attention ${name}`] ?? 1),
+      })
+    })
+    return { total: losses.reduce((sum, one) => add(step, sum, one)), terms }
+  }
+  let peak = () => 0
+  let used = 0
+  let planned: number | undefined
   let latest: StepRecord | undefined
   let savedAt = found?.step ?? 0
   const training = trainLoop({
@@ -145,26 +162,18 @@ async function trainStudent(
     lr: (index) => (joint(index) ? backboneLr(index - distil.adapterSteps) : adapterLr(index)),
     async prepare(index) {
       started = performance.now()
+      peak = run.gpu.watchPeak()
       for (const { name } of run.capabilities) await bench.fetch(name, index)
+      // The last step trains all that is ever trained.
+      planned ??=
+        run.gpu.memory.liveBytes + run.gpu.plan((step) => void step.backward(loss(step, steps - 1).total)).peakBytes
     },
-    loss(step, index) {
-      backboneOptimiser.setTraining(joint(index))
-      const decay = 1 - index / steps
-      const terms: Record<string, Tensor<'f32'>> = {}
-      const losses = run.capabilities.map(({ name }) => {
-        const parts = bench.terms(step, name, reverse(index))
-        for (const [term, value] of Object.entries(parts)) terms[`${term} ${name}`] = value
-        return weigh(step, parts, {
-          activation: (distil.alpha * decay) / (norms[`activation ${name}`] ?? 1),
-          attention: (distil.beta * decay) / (norms[`attention ${name}`] ?? 1),
-        })
-      })
-      return { total: losses.reduce((sum, loss) => add(step, sum, loss)), terms }
-    },
+    loss,
     update: (step, gradients, index) => update(step, gradients, index),
     describe: (index) => `rows of step ${index} of ${[...bench.captures.keys()].join(', ')}`,
     async after(record) {
       latest = record
+      used = peak()
       if (record.step === 0) {
         // Anchors are divided by what they were at the start, so that their weights mean the same for every capability.
         for (const [term, value] of Object.entries(record.terms))
@@ -176,7 +185,7 @@ async function trainStudent(
       const weights = { alpha: distil.alpha * (1 - record.step / steps), beta: distil.beta * (1 - record.step / steps) }
       await log.add({ ...record, ...weights, tokens: bench.tokens })
       // What is another every time has a file of its own: the log of a run that was killed is that of one that was not.
-      await times.add({ step: record.step, seconds, memory: run.gpu.memory.peakBytes })
+      await times.add({ step: record.step, seconds, memory: used, planned })
       const done = record.step + 1
       if (done < steps && distil.recoverEvery && done % distil.recoverEvery === 0)
         await restore(distil.adapterSteps + distil.jointSteps + done)
@@ -186,7 +195,7 @@ async function trainStudent(
     figures: ({ terms }) => ({
       ...summed(terms),
       'tokens/s': ((1000 * bench.tokens) / (performance.now() - started)).toFixed(0),
-      memory: `${Math.ceil(run.gpu.memory.peakBytes / 2 ** 20)} MiB`,
+      memory: `${mebibytes(used)} of ${mebibytes(planned ?? 0)} MiB planned`,
     }),
     ...(run.signal && { signal: run.signal }),
   })
@@ -273,6 +282,10 @@ async function openTeacher(run: NiwtRun): Promise<AsyncDisposable & { readonly t
   await using files = await openModel(run.teacherFolder)
   const teacher = await Decoder.open(run.gpu, files.weights, { storage: run.settings.capture.storage ?? 'nf4' })
   return { teacher, [Symbol.asyncDispose]: async () => teacher[Symbol.dispose]() }
+}
+
+function mebibytes(bytes: number): number {
+  return Math.ceil(bytes / 2 ** 20)
 }
 
 /** Terms of all capabilities together, for watching. */

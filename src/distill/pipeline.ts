@@ -12,6 +12,7 @@ import { captureStage, capturesAreWhole } from './capture.ts'
 import { distilStage } from './distil.ts'
 import { type GateReport, gateStage } from './gate.ts'
 import { packStage } from './pack.ts'
+import { checkRun } from './plan.ts'
 import { profileStage } from './profile.ts'
 import type { TeacherEntry } from './registry.ts'
 import { type NiwtRun, type NiwtSettings, paths, runStages, type Stage, type StageRecord } from './run.ts'
@@ -69,6 +70,7 @@ export async function runPipeline(request: PipelineRequest): Promise<StageRecord
   const run = runOf(request)
   const { contracts } = run
   const where = paths(folder, run.teacherName)
+  await checkRun(run, teacher)
   // More rows may be captured later; all else stays as it was when the run began.
   const { rows, ...capture } = settings.capture
   const lock = {

@@ -4,7 +4,7 @@ import { type DecoderConfig, expectedTensors, parameterCount } from '../formats/
 import { type CpuTensor, cpuTensor } from '../formats/tensor.ts'
 import { add } from '../kernels/add.ts'
 import { Decoder } from '../models/decoder.ts'
-import { openModel } from '../models/open-model.ts'
+import { type OpenModel, openModel } from '../models/open-model.ts'
 import type { Step } from '../runtime/step.ts'
 import { drawBatch } from '../train/batch.ts'
 import { Optimiser } from '../train/optimiser.ts'
@@ -14,7 +14,7 @@ import { bytesPerToken, type CaptureColumn, type CaptureLayout, type CaptureRows
 import { anchoredTerms } from './losses.ts'
 import { mostTried } from './profile.ts'
 import type { NiwtRun } from './run.ts'
-import { plainConfig, rankParameters, uniformRanks } from './synthesize.ts'
+import { expectSmaller, modelParameters, plainConfig, rankParameters, uniformRanks } from './synthesize.ts'
 import { weigh } from './workbench.ts'
 
 /** What a run would take: see {@link planRun}. */
@@ -45,23 +45,9 @@ export interface RunPlan {
 export async function planRun(run: NiwtRun, teacherPath: string): Promise<RunPlan> {
   const { settings } = run
   await using files = await openModel(teacherPath)
-  await using other = settings.student.backbone ? await openModel(settings.student.backbone) : undefined
   const teacherConfig = files.config
-  const { layers, ffnWidth = teacherConfig.ffnWidth, adapterBudget } = settings.student
-  const config: DecoderConfig = other
-    ? plainConfig(other.config, 'The student')
-    : { ...plainConfig(teacherConfig, 'The student'), layers, ffnWidth }
-  // Which layers go does not change any shape.
-  const removal = Array.from({ length: teacherConfig.layers - layers }, (_, i) => i)
-  const anchors = other
-    ? undefined
-    : planAnchors({ removal, cost: [] }, teacherConfig.layers, layers, settings.capture.anchorLayers)
-  const columns = captureColumns(teacherConfig, settings.tokens, settings.capture, anchors)
-  const parameters = [...files.weights.recipes.values()].reduce(
-    (sum, { shape }) => sum + shape.reduce((size, n) => size * n, 1),
-    0,
-  )
-
+  const { config, anchors, columns, parameters, ratio } = await outline(run, files)
+  const { layers, adapterBudget } = settings.student
   const bases = basesOf(run, anchors, teacherConfig.width, teacherConfig.heads * teacherConfig.headSize)
   const teacher = await timeTeacher(run, files, columns, bases)
   const ranks = uniformRanks(config, adapterBudget * parameters)
@@ -80,7 +66,6 @@ export async function planRun(run: NiwtRun, teacherPath: string): Promise<RunPla
     const rows = 'rows' in item ? item.rows : [item]
     return sum + rows.reduce((all, { weights }) => all + weights.length, 0)
   }, 0)
-  const ratio = studentParameters / parameters
   const profiled = settings.profile.samples * settings.tokens * run.capabilities.length
   const removed = teacherConfig.layers - layers
   const probed = (settings.profile.heldOutTokens ?? 512) * run.capabilities.length
@@ -102,6 +87,44 @@ export async function planRun(run: NiwtRun, teacherPath: string): Promise<RunPla
   }
 }
 
+/** The shapes of a run: of its student, and of a captured row. */
+interface Outline {
+  readonly config: DecoderConfig
+  readonly anchors: AnchorPlan | undefined
+  readonly columns: CaptureColumn[]
+  /** Of the teacher. */
+  readonly parameters: number
+  /** Share of them that the student's backbone has. */
+  readonly ratio: number
+}
+
+async function outline({ settings }: NiwtRun, files: OpenModel): Promise<Outline> {
+  const teacher = files.config
+  await using other = settings.student.backbone ? await openModel(settings.student.backbone) : undefined
+  const { layers, ffnWidth = teacher.ffnWidth } = settings.student
+  const config: DecoderConfig = other
+    ? plainConfig(other.config, 'The student')
+    : { ...plainConfig(teacher, 'The student is made of the teacher'), layers, ffnWidth }
+  // Which layers go does not change any shape.
+  const removal = Array.from({ length: Math.max(0, teacher.layers - layers) }, (_, i) => i)
+  const anchors = other
+    ? undefined
+    : planAnchors({ removal, cost: [] }, teacher.layers, layers, settings.capture.anchorLayers)
+  const columns = captureColumns(teacher, settings.tokens, settings.capture, anchors)
+  const parameters = modelParameters(files)
+  return { config, anchors, columns, parameters, ratio: expectSmaller(config, parameters) }
+}
+
+/**
+ * Checks what can be known of a run before it begins: that its student is small enough, and its capture.
+ * @throws RangeError for a student or an adapter that is too large, RuleError for a capture that is.
+ */
+export async function checkRun(run: NiwtRun, teacherPath: string): Promise<void> {
+  await using files = await openModel(teacherPath)
+  const { config, parameters } = await outline(run, files)
+  uniformRanks(config, run.settings.student.adapterBudget * parameters)
+}
+
 function basesOf(
   { settings: { capture } }: NiwtRun,
   anchors: AnchorPlan | undefined,
@@ -119,7 +142,7 @@ function basesOf(
 /** One batch as a capture makes it, the second of two: the first compiles the kernels. */
 async function timeTeacher(
   run: NiwtRun,
-  files: Awaited<ReturnType<typeof openModel>>,
+  files: OpenModel,
   columns: readonly CaptureColumn[],
   bases: ReadonlyMap<string, CpuTensor>,
 ): Promise<{ bytes: number; secondsPerToken: number }> {

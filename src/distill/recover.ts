@@ -1,6 +1,7 @@
 import { trainLoop } from '../train/loop.ts'
 import { Optimiser } from '../train/optimiser.ts'
 import { likeliest, pickScored } from '../train/picked.ts'
+import type { CaptureRows } from './capture-store.ts'
 import { idsOf, targetsOf } from './losses.ts'
 import { reserved, type Workbench, weigh } from './workbench.ts'
 
@@ -62,6 +63,7 @@ async function retained({ run, student, captures }: Workbench, capability: strin
     const weights = rows.columns.get('weights')!.values
     const targets = targetsOf(rows)
     const top = rows.columns.get('top.ids')
+    const shares = rows.columns.get('top.probabilities')
     using step = run.gpu.step({ label: 'recovery check' })
     const { positions, best } = step.withoutGradients(() => {
       const { backbone, adapters } = student
@@ -73,8 +75,18 @@ async function retained({ run, student, captures }: Workbench, capability: strin
     const found = await step.read(best)
     for (const [i, position] of positions.entries()) {
       if (found[i] === targets[position]) right++
-      if (!top || top.values[position * top.shape[1]] === targets[position]) teacherRight++
+      if (!top || mostLikely(top, shares!, position) === targets[position]) teacherRight++
     }
   }
   return teacherRight === 0 ? 1 : right / teacherRight
+}
+
+type Column = CaptureRows['columns'] extends ReadonlyMap<string, infer T> ? T : never
+
+/** The teacher's likeliest token at a place; of draws the one that was drawn most. */
+function mostLikely({ shape, values: ids }: Column, { values: shares }: Column, position: number): number {
+  const width = shape[1]
+  let best = position * width
+  for (let i = best + 1; i < (position + 1) * width; i++) if (shares[i] > shares[best]) best = i
+  return ids[best]
 }

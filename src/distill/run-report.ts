@@ -23,6 +23,7 @@ interface TimeLine {
   readonly step: number
   readonly seconds: number
   readonly memory: number
+  readonly planned: number
 }
 
 const percent = (value: number) => `${(100 * value).toFixed(1)} %`
@@ -310,16 +311,22 @@ async function timeSection(where: ReturnType<typeof paths>): Promise<Section> {
       const facts = Object.entries((result ?? {}) as Record<string, unknown>).filter(
         ([, value]) => typeof value === 'number',
       )
-      rows.push([stage, seconds.toFixed(1), facts.map(([name, value]) => `${name} ${value}`).join(', ')])
+      rows.push([
+        stage,
+        seconds.toFixed(1),
+        facts.map(([name, value]) => `${name} ${Number((value as number).toPrecision(5))}`).join(', '),
+      ])
     }
   const lines = await readLines<LogLine>(where.log)
   const times = await readLines<TimeLine>(where.times)
   const tokens = lines.reduce((sum, line) => sum + line.tokens, 0)
   const seconds = times.reduce((sum, line) => sum + line.seconds, 0)
   const memory = Math.max(0, ...times.map((line) => line.memory))
+  const planned = Math.max(0, ...times.map((line) => line.planned))
+  const mebibytes = (bytes: number) => Math.ceil(bytes / 2 ** 20)
   return {
     title: 'What it took',
-    text: `${lines.length} steps, ${tokens} tokens, ${(tokens / Math.max(seconds, 1e-9)).toFixed(1)} tokens a second in training, ${Math.ceil(memory / 2 ** 20)} MiB on the GPU at the peak.`,
+    text: `${lines.length} steps, ${tokens} tokens, ${(tokens / Math.max(seconds, 1e-9)).toFixed(1)} tokens a second in training, ${mebibytes(memory)} MiB on the GPU at the peak, ${mebibytes(planned)} MiB planned.`,
     body: [dataTable(['stage', 'seconds', 'facts'], rows)],
   }
 }

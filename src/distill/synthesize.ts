@@ -103,15 +103,9 @@ export async function synthesizeStage(run: NiwtRun): Promise<Pick<StudentArchite
     ? await fromBackbone(run.settings.student.backbone, teacher)
     : await fromTeacher(run, teacher, plan)
   const { config, tensors, anchors, ffn } = seed
-  const teacherParameters = modelParameters(teacher.weights)
+  const teacherParameters = modelParameters(teacher)
   const backboneParameters = parameterCount(config)
-  const backboneRatio = backboneParameters / teacherParameters
-  if (backboneRatio > largestBackbone)
-    throw new RangeError(
-      `Cannot keep ${config.layers} layers with ${config.ffnWidth} hidden channels: the backbone would have ` +
-        `${backboneRatio.toFixed(3)} of the teacher's parameters, at most ${largestBackbone} are allowed; ` +
-        'lower student.layers or student.ffnWidth',
-    )
+  const backboneRatio = expectSmaller(config, teacherParameters)
 
   const adapters: StudentArchitecture['adapters'] = {}
   for (const { name } of run.capabilities) {
@@ -135,6 +129,21 @@ export async function synthesizeStage(run: NiwtRun): Promise<Pick<StudentArchite
   await writeFileAtomic(where.initial, writeSafetensors(tensors, { format: 'pt' }))
   await writeJson(where.architecture, architecture)
   return { backboneRatio }
+}
+
+/**
+ * The share of the teacher's parameters that a backbone has.
+ * @throws RangeError when it is more than NIWT allows.
+ */
+export function expectSmaller(config: DecoderConfig, teacherParameters: number): number {
+  const ratio = parameterCount(config) / teacherParameters
+  if (ratio > largestBackbone)
+    throw new RangeError(
+      `Cannot keep ${config.layers} layers with ${config.ffnWidth} hidden channels: the backbone would have ` +
+        `${ratio.toFixed(3)} of the teacher's parameters, at most ${largestBackbone} are allowed; ` +
+        'lower student.layers or student.ffnWidth',
+    )
+  return ratio
 }
 
 /** What a student begins with. */
@@ -198,8 +207,9 @@ async function readTensors(
   return tensors
 }
 
-function modelParameters({ recipes }: OpenModel['weights']): number {
-  return [...recipes.values()].reduce((sum, { shape }) => sum + shape.reduce((size, n) => size * n, 1), 0)
+/** Number of parameters of a model's files. */
+export function modelParameters({ weights }: OpenModel): number {
+  return [...weights.recipes.values()].reduce((sum, { shape }) => sum + shape.reduce((size, n) => size * n, 1), 0)
 }
 
 /** Parameters of updates of these ranks. */

@@ -133,7 +133,7 @@ test('a truncated, a lying and a missing teacher, and contracts that name what i
   const text = await readFile(config, 'utf8')
   await writeFile(config, text.replace('"num_hidden_layers": 6', '"num_hidden_layers": 7'))
   expect(last(await run()).message).toContain(
-    'needs the tensor model.layers.6.input_layernorm.weight, which the file lacks',
+    `${teacher}: Cannot load the model: model.layers.6.input_layernorm.weight needs the tensor model.layers.6.input_layernorm.weight, which the file lacks`,
   )
   await writeFile(config, text.replace('"model_type": "llama"', '"model_type": "banana"'))
   expect(last(await run()).message).toContain('model_type is "banana"; supported are llama')

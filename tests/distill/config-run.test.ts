@@ -188,14 +188,23 @@ test('shards that are damaged or missing are named, and alone captured again; mo
 test.each(['sampled', 'online'] as const)('targets %s train as well', (targets) =>
   withoutLeaks(async () => {
     const out = join(folder, targets)
+    const [agreement, prose] = (await smallConfig(out)).capabilities
     const config = await smallConfig(out, {
       ...{ controls: false, evaluation: { rankShares: [] } },
+      capabilities: [{ ...agreement, restricted: true }, prose],
       capture: { ...(await smallConfig(out)).capture, targets, ...(targets === 'sampled' && { draws: 6 }) },
       distil: { ...(await smallConfig(out)).distil, reverseFrom: targets === 'sampled' ? 1 : 0.5 },
     })
     const records = await runPipeline(await requestOf(config))
     const { first, last } = records.find(({ stage }) => stage === '4-distil')!.result as DistilResult
     for (const value of [...Object.values(first), ...Object.values(last)]) expect(value).toBeGreaterThan(0)
+    // What is restricted has no place in any router, and the bundle says so.
+    const { routers } = records.find(({ stage }) => stage === '4-distil')!.result as DistilResult
+    expect([routers.n, routers.random.accuracy]).toEqual([2, 1])
+    const manifest = (await readJson(join(out, 'nexus_bundle_v1/manifest.json'))) as {
+      capabilities: Record<string, { restricted: boolean }>
+    }
+    expect(Object.values(manifest.capabilities).map(({ restricted }) => restricted)).toEqual([true, false])
     await using capture = await Capture.open(paths(out, 'SmolLM2-135M-Instruct').capture('prose'))
     expect(capture.has('top.ids')).toBe(targets === 'sampled')
     if (targets === 'sampled') {
@@ -285,6 +294,7 @@ describe('a run that cannot go well is refused before it begins', () => {
     const out = join(folder, 'refused')
     const config = await smallConfig(out, { student: { layers: 4, adapterBudget: 0.05 }, controls: false })
     await expect(runPipeline(await requestOf(config))).rejects.toThrow('at most 0.7 are allowed; lower student.layers')
+    expect(exists(out)).toBe(false)
     await writeFile(join(folder, 'broken.jsonl'), '{"text":"good"}\n{"text":\n')
     const broken = { ...config, capabilities: [{ ...config.capabilities[1], data: 'broken.jsonl' }] }
     await expect(requestOf(broken)).rejects.toThrow('broken.jsonl:2: it is not JSON')
