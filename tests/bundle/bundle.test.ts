@@ -175,5 +175,5 @@ test('a program that verifies bundles may lie in one: it holds the words only as
 
 test('the published JSON Schema is the schema', async () => {
   const published = await readFile(join(import.meta.dirname, '../../docs/manifest.schema.json'), 'utf8')
-  expect(JSON.parse(published), 'run: node scripts/manifest-schema.ts').toEqual(manifestJsonSchema())
+  expect(JSON.parse(published), 'run: npx node scripts/manifest-schema.ts').toEqual(manifestJsonSchema())
 })

@@ -18,7 +18,7 @@ const folder = process.env.NEXUS_MODELS ?? join(homedir(), '.cache/nexus/models'
 
 describe.each(Object.entries(golden.ids))('%s', (file, ids) => {
   const path = join(folder, file)
-  // Fetched by hand: node scripts/fetch-test-models.ts
+  // Fetched by npm run fetch-models
   test.skipIf(!existsSync(path))('gives the token ids of Hugging Face’s libraries, and their text back', async () => {
     await using source = await FileSource.open(path)
     const gguf = await readGguf(source)

@@ -174,5 +174,5 @@ test('a request that changed is refused, and --fresh starts over', async () => {
 
 test('the published schema is that of the code', async () => {
   const published = await readFile(join(import.meta.dirname, '../../docs/profile.schema.json'), 'utf8')
-  expect(JSON.parse(published), 'run: node scripts/profile-schema.ts').toEqual(profileJsonSchema())
+  expect(JSON.parse(published), 'run: npx node scripts/profile-schema.ts').toEqual(profileJsonSchema())
 })
