@@ -1,5 +1,5 @@
 import { mergeSketches, type PcaSketch, sketchDirections } from './sketch.ts'
-import { symmetricEigen } from './symmetric-eigen.ts'
+import { eigensystem } from './symmetric-eigen.ts'
 
 /** The sufficient statistics of a PCA: they merge in any order. */
 export interface PcaState {
@@ -77,23 +77,42 @@ function mergeExact(a: PcaState, b: PcaState): PcaState {
  * Eigenvectors and eigenvalues of the covariance.
  * @throws RangeError with fewer than two rows.
  */
-export function decompose(state: AnyPcaState, { centred = true, components: wanted }: DecomposeOptions = {}): Pca {
+export function decompose(state: AnyPcaState, { centred = true, components }: DecomposeOptions = {}): Pca {
+  return decomposer(state, centred)(components)
+}
+
+/**
+ * The same for whoever does not know yet how many components are wanted: the work that all of them share is done once.
+ * @returns the decomposition with so many components; all unless told.
+ */
+export function decomposer(state: AnyPcaState, centred = true): (components?: number) => Pca {
   const { count, mean } = state
   if (count < 2) throw new RangeError(`Cannot decompose a PCA of ${count} rows: it needs two or more`)
   if (isSketch(state)) {
-    const { values, components } = sketchDirections(state, centred, wanted)
-    return { count, mean, eigenvalues: values.map((value) => value / (count - 1)), components }
+    const directions = sketchDirections(state, centred)
+    return (wanted) => {
+      const { values, components } = directions(wanted)
+      return { count, mean, eigenvalues: values.map((value) => value / (count - 1)), components }
+    }
   }
   const d = mean.length
   const covariance = new Float64Array(d * d)
   for (let i = 0; i < d; i++)
-    for (let j = 0; j < d; j++) {
+    for (let j = 0; j <= i; j++) {
       const moment = centred ? 0 : count * mean[i] * mean[j]
       covariance[i * d + j] = ((state.scatter[i * d + j] + state.scatter[j * d + i]) / 2 + moment) / (count - 1)
     }
-  const k = Math.min(d, wanted ?? d)
-  const { values, vectors } = symmetricEigen(covariance, d, k)
-  const components = new Float64Array(d * k)
-  for (let i = 0; i < k; i++) for (let c = 0; c < d; c++) components[c * k + i] = vectors[i * d + c]
-  return { count, mean, eigenvalues: values.map((value) => Math.max(0, value)), components }
+  const { values, vectors } = eigensystem(covariance, d)
+  const eigenvalues = values.map((value) => Math.max(0, value))
+  return (wanted = d) => {
+    const k = Math.min(d, wanted)
+    return { count, mean, eigenvalues, components: columnsOf(vectors(k), k, d) }
+  }
+}
+
+/** Rows (k, d) as columns (d, k). */
+function columnsOf(rows: Float64Array, k: number, d: number): Float64Array {
+  const columns = new Float64Array(d * k)
+  for (let i = 0; i < k; i++) for (let c = 0; c < d; c++) columns[c * k + i] = rows[i * d + c]
+  return columns
 }

@@ -1,6 +1,6 @@
 import { clipChannels, type MassiveChannel, massiveChannels, scaleChannels } from './massive.ts'
 import { parallelAnalysis, patience } from './parallel-analysis.ts'
-import { type AnyPcaState, channelVariances, decompose, isSketch, type Pca } from './pca-state.ts'
+import { type AnyPcaState, channelVariances, decompose, decomposer, isSketch, type Pca } from './pca-state.ts'
 
 /** Estimates of how many components carry signal. Each is a number of components, not always whole. */
 export interface RankEstimates {
@@ -50,9 +50,10 @@ export function estimateStateRank(
   )
   const variances = moments(correlations, centred)
   let parallel = 0
+  const standardised = decomposer(correlations, centred)
   // Components are found as far as the search for the rank goes.
   for (let wanted = 64; ; wanted *= 3) {
-    const standard = decompose(correlations, { centred, components: wanted })
+    const standard = standardised(wanted)
     const channels = { variances, components: standard.components }
     parallel = parallelAnalysis(wholeSpectrum(correlations, standard, centred), state.count, channels)
     const found = standard.components.length / state.mean.length

@@ -1,4 +1,4 @@
-import { symmetricEigen } from './symmetric-eigen.ts'
+import { eigensystem } from './symmetric-eigen.ts'
 
 /**
  * The state of Frequent Directions: rows B whose BᵀB stands for the centred scatter S of all rows seen. 0 ≤ S − BᵀB ≤
@@ -19,8 +19,8 @@ export interface PcaSketch {
   readonly shed: number
 }
 
-/** Eigenvalues, largest first, and the first `count` eigenvectors as rows of rows·rowsᵀ, r small. */
-function gramEigen(rows: Float64Array, r: number, d: number, count: number) {
+/** The eigensystem of rows·rowsᵀ, r small. */
+function gramEigen(rows: Float64Array, r: number, d: number) {
   const gram = new Float64Array(r * r)
   for (let i = 0; i < r; i++)
     for (let j = 0; j <= i; j++) {
@@ -28,15 +28,26 @@ function gramEigen(rows: Float64Array, r: number, d: number, count: number) {
       for (let k = 0; k < d; k++) dot += rows[i * d + k] * rows[j * d + k]
       gram[i * r + j] = gram[j * r + i] = dot
     }
-  const { values, vectors } = symmetricEigen(gram, r, count)
+  const { values, vectors } = eigensystem(gram, r)
   return { values: Array.from(values, (value) => Math.max(0, value)), vectors }
 }
 
 /** The rows of a sketch turned along its principal directions and multiplied by `scale(eigenvalue)`, the first `kept`. */
 function turn(rows: Float64Array, d: number, kept: number, scale: (value: number, values: number[]) => number) {
+  return turnRows(rows, d, gramEigen(rows, rows.length / d, d), kept, scale)
+}
+
+function turnRows(
+  rows: Float64Array,
+  d: number,
+  system: ReturnType<typeof gramEigen>,
+  kept: number,
+  scale: (value: number, values: number[]) => number,
+) {
   const r = rows.length / d
   const count = Math.min(kept, r)
-  const { values, vectors } = gramEigen(rows, r, d, count)
+  const { values } = system
+  const vectors = system.vectors(count)
   const turned = new Float64Array(count * d)
   for (let i = 0; i < count; i++) {
     const factor = scale(values[i], values)
@@ -88,10 +99,9 @@ export function mergeSketches(a: PcaSketch, b: PcaSketch): PcaSketch {
 /**
  * The principal directions of a sketch.
  * @param centred false adds the mean's own row, for second moments about zero.
- * @param wanted directions, all unless told.
- * @returns scatter eigenvalues along them, largest first, at most ℓ, and the directions as columns (d, k).
+ * @returns of so many wanted, all unless told: scatter eigenvalues along them, largest first, at most ℓ, and the directions as columns (d, k).
  */
-export function sketchDirections(sketch: PcaSketch, centred: boolean, wanted = sketch.size) {
+export function sketchDirections(sketch: PcaSketch, centred: boolean) {
   const d = sketch.mean.length
   let { rows } = sketch
   if (!centred) {
@@ -102,13 +112,17 @@ export function sketchDirections(sketch: PcaSketch, centred: boolean, wanted = s
       sketch.rows.length,
     )
   }
-  const { values, turned } = turn(rows, d, Math.min(wanted, sketch.size), (value) =>
-    value > 0 ? 1 / Math.sqrt(value) : 0,
-  )
-  // Directions of no length are noise of the elimination, not directions.
-  const found = values.slice(0, sketch.size).filter((value) => value > 1e-12 * values[0]).length
-  const kept = Math.min(found, turned.length / d)
-  const components = new Float64Array(d * kept)
-  for (let i = 0; i < kept; i++) for (let c = 0; c < d; c++) components[c * kept + i] = turned[i * d + c]
-  return { values: Float64Array.from(values.slice(0, found)), components }
+  const { size } = sketch
+  const system = gramEigen(rows, rows.length / d, d)
+  return (wanted = size) => {
+    const { values, turned } = turnRows(rows, d, system, Math.min(wanted, size), (value) =>
+      value > 0 ? 1 / Math.sqrt(value) : 0,
+    )
+    // Directions of no length are noise of the elimination, not directions.
+    const found = values.slice(0, size).filter((value) => value > 1e-12 * values[0]).length
+    const kept = Math.min(found, turned.length / d)
+    const components = new Float64Array(d * kept)
+    for (let i = 0; i < kept; i++) for (let c = 0; c < d; c++) components[c * kept + i] = turned[i * d + c]
+    return { values: Float64Array.from(values.slice(0, found)), components }
+  }
 }

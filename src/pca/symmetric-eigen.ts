@@ -1,28 +1,32 @@
-/** Eigenvalues of a symmetric matrix, and as many eigenvectors as were asked for. */
-export interface SymmetricEigen {
+/** Eigenvalues of a symmetric matrix, and its eigenvectors when they are asked for. */
+export interface Eigensystem {
   /** f64 (n), largest first. */
   readonly values: Float64Array
-  /** f64 (k, n): a row for each of the k largest. */
-  readonly vectors: Float64Array
+  /** f64 (k, n): a row for each of the k largest eigenvalues; k is `count`, or n if that is less. */
+  vectors(count: number): Float64Array
 }
 
 /**
  * All eigenvalues of a symmetric matrix and the eigenvectors of the largest few, in f64: 4/3 n³ operations for the values
  * and 2 n² a vector, where a full decomposition takes about 9 n³.
  * @param matrix f64 (n, n), of which the lower triangle is read; it is not changed.
- * @param count k, eigenvectors wanted.
  * @throws RangeError when an entry is not finite.
  * @see Golub and Van Loan, Matrix Computations, 2013, 8.3; Peters and Wilkinson, The Calculation of Specified Eigenvectors
  *   by Inverse Iteration, 1971.
  */
-export function symmetricEigen(matrix: Float64Array, n: number, count = 0): SymmetricEigen {
+export function eigensystem(matrix: Float64Array, n: number): Eigensystem {
   if (matrix.length !== n * n) throw new RangeError(`Cannot decompose ${matrix.length} values as ${n} × ${n}`)
   const { diagonal, beside, reflectors } = tridiagonalise(matrix, n)
   const values = tridiagonalValues(diagonal, beside).sort().reverse()
-  const k = Math.min(count, n)
-  const vectors = tridiagonalVectors(diagonal, beside, values.subarray(0, k))
-  for (let i = 0; i < k; i++) reflect(vectors.subarray(i * n, (i + 1) * n), reflectors, n)
-  return { values, vectors }
+  return {
+    values,
+    vectors(count) {
+      const k = Math.min(count, n)
+      const vectors = tridiagonalVectors(diagonal, beside, values.subarray(0, k))
+      reflect(vectors, reflectors, n)
+      return vectors
+    },
+  }
 }
 
 /**
@@ -216,13 +220,21 @@ function normalise(x: Float64Array): void {
   for (let i = 0; i < x.length; i++) x[i] *= scale
 }
 
-/** From the tridiagonal matrix's eigenvector to the matrix's own, in place. */
-function reflect(x: Float64Array, reflectors: Float64Array, n: number): void {
-  for (let k = n - 2; k >= 0; k--) {
-    const row = k * n
-    let dot = 0
-    for (let i = k + 1; i < n; i++) dot += reflectors[row + i] * x[i]
-    for (let i = k + 1; i < n; i++) x[i] -= dot * reflectors[row + i]
+/** Vectors that share one walk through the reflectors, which are bound by memory. */
+const together = 16
+
+/** From the tridiagonal matrix's eigenvectors (k, n) to the matrix's own, in place. */
+function reflect(vectors: Float64Array, reflectors: Float64Array, n: number): void {
+  for (let begin = 0; begin < vectors.length; begin += together * n) {
+    const end = Math.min(begin + together * n, vectors.length)
+    for (let k = n - 2; k >= 0; k--) {
+      const row = k * n
+      for (let x = begin; x < end; x += n) {
+        let dot = 0
+        for (let i = k + 1; i < n; i++) dot += reflectors[row + i] * vectors[x + i]
+        for (let i = k + 1; i < n; i++) vectors[x + i] -= dot * reflectors[row + i]
+      }
+    }
   }
 }
 
