@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { buildPages } from '../../scripts/build-page.ts'
-import type { MemoryFiles } from '../../src/bundle/files.ts'
+import { MemoryFiles } from '../../src/bundle/files.ts'
 import { verifyBundle } from '../../src/bundle/verify.ts'
 import { writeZip } from '../../src/bundle/zip.ts'
 import { type PlayServer, servePlayground } from '../../src/cli/play-server.ts'
@@ -17,7 +17,8 @@ import { tinyBundle } from '../bundle/tiny-bundle.ts'
 import { gpu } from '../gpu.ts'
 import { addBundle, chromiumPath, hasChromium, serveSite, startChromium, type TestServer } from './chromium.ts'
 
-// The pages as a person uses them: by labels, roles and keys.
+// The pages as a person uses them: by labels, roles and keys. NEXUS_BUNDLE=<folder> takes a bundle of the demo in the place
+// of a tiny one: NEXUS_BUNDLE=.nexus/demo/nexus_bundle_v1 npx vitest run tests/browser/playground.test.ts
 
 // Compiling kernels takes most of it; a machine that does other things too takes several times as long.
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 120_000 })
@@ -40,8 +41,9 @@ beforeAll(async () => {
   const built = new FolderFiles(join(folder, 'page'))
   const extra: Record<string, Uint8Array<ArrayBuffer>> = {}
   for (const path of await built.list()) extra[path] = await built.read(path)
-  bundle = await tinyBundle({ extra })
-  playground = await servePlayground({ page: join(folder, 'playground'), bundle: await tinyBundle() })
+  const given = process.env.NEXUS_BUNDLE
+  bundle = given ? await inMemory(new FolderFiles(given)) : await tinyBundle({ extra })
+  playground = await servePlayground({ page: join(folder, 'playground'), bundle: given ? bundle : await tinyBundle() })
   site = await serveSite(new Map())
   await addBundle(site.site, '/nexus_bundle_v1/', bundle)
   browser = await startChromium()
@@ -54,6 +56,12 @@ afterAll(async () => {
   await site?.[Symbol.asyncDispose]()
   if (folder) await rm(folder, { recursive: true, force: true })
 })
+
+async function inMemory(files: FolderFiles): Promise<MemoryFiles> {
+  const copy = new MemoryFiles()
+  for (const path of await files.list()) await copy.write(path, await files.read(path))
+  return copy
+}
 
 async function openPage(url: string, options: Parameters<Browser['newPage']>[0] = {}): Promise<Page> {
   const page = await browser.newPage({ ...options, acceptDownloads: true })
