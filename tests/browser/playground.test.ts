@@ -116,6 +116,7 @@ test("the bundle's own page chats with any static server, gives the tokens of No
   expect((await verifyBundle(bundle)).checks.filter(({ ok }) => !ok)).toEqual([])
   using model = await NexusModel.load(bundle, { gpu })
   const page = await openPage(`${site.url}nexus_bundle_v1/index.html`)
+  await page.getByLabel('Most tokens').fill('16')
   for (const [prompt, capability] of [
     ['abc', 'add'],
     ['x = 5 +', 'code'],
@@ -294,7 +295,7 @@ test('the server serves the page and the files of the bundle, to this machine, a
     })
   for (const path of ['/bundle/../package.json', '/%2e%2e/package.json', '/bundle/%2e%2e/%2e%2e/etc/passwd', '/src/'])
     expect(await status(path)).toBe(404)
-  for (const path of ['/..%5cpackage.json', '/%00', '/%', '/package.json', '/bundle/src/page.js'])
+  for (const path of ['/..%5cpackage.json', '/%00', '/%', '/package.json', '/bundle/src/none.js'])
     expect(await status(path)).toBe(404)
   expect(await status('/', { Host: 'evil.example' })).toBe(403)
   expect(await status('/', {}, 'POST')).toBe(405)
