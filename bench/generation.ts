@@ -12,6 +12,7 @@ import { openModel } from '../src/models/open-model.ts'
 import { randomTensors } from '../src/models/random-tensors.ts'
 import type { Gpu } from '../src/runtime/gpu.ts'
 import type { Ceilings } from './ceilings.ts'
+import { hasLlama, type LlamaTask, llamaDevices, runLlama } from './peers/llama.ts'
 import { type Timing, timingOf } from './timing.ts'
 
 /** Rates of a model in one storage. */
@@ -31,7 +32,21 @@ export interface GenerationRates {
   readonly load: number
 }
 
+/** Rates of llama.cpp on the same file and prompt. */
+export interface LlamaRates {
+  readonly device: (typeof llamaDevices)[number]
+  readonly version: string
+  readonly decode: Timing
+  readonly prefill: Timing
+  /** How many tokens of its answer are ours in f16, from the first on. */
+  readonly agreed: number
+  readonly load: number
+}
+
 const promptTokens = 128
+
+/** An answer of llama.cpp is right when so many tokens are ours; further on the roundings of either may part them. */
+const mustAgree = 8
 
 /** The shape of SmolLM2-135M, for random weights where its file is missing. */
 const likeSmol: DecoderConfig = {
@@ -44,11 +59,12 @@ export async function measureGeneration(
   gpu: Gpu,
   ceilings: Ceilings,
   quick: boolean,
-): Promise<{ model: string; generation: GenerationRates[] }> {
+): Promise<{ model: string; generation: GenerationRates[]; llama: LlamaRates[] }> {
   const path = join(process.env.NEXUS_MODELS ?? cachePath('models'), 'SmolLM2-135M-Instruct.Q4_1.gguf')
   const known = existsSync(path)
   const random = known ? undefined : randomTensors(likeSmol, new Random(1))
   const generation: GenerationRates[] = []
+  let llama: LlamaRates[] = []
   for (const storage of ['f16', 'nf4'] as const) {
     if (storage === 'f16' && !gpu.capabilities.f16) continue
     const open = async () => {
@@ -58,27 +74,59 @@ export async function measureGeneration(
     }
     using model = await open()
     using engine = new Engine(model, { contextLength: 512 })
-    generation.push({ storage, ...(await ratesOf(engine, ceilings, quick)) })
+    const { made, ...rates } = await ratesOf(engine, ceilings, quick)
+    generation.push({ storage, ...rates })
+    if (storage === 'f16' && known)
+      llama = await besideLlama({ path, prompt: promptOf(), tokens: made.length, rounds: 1 }, made)
   }
-  return { model: known ? 'SmolLM2-135M' : 'random weights of the shape of SmolLM2-135M', generation }
+  return { model: known ? 'SmolLM2-135M' : 'random weights of the shape of SmolLM2-135M', generation, llama }
+}
+
+function promptOf(): number[] {
+  const random = new Random(2)
+  return Array.from({ length: promptTokens + 1 }, () => 10 + random.integer(1000))
+}
+
+/** Rates of llama.cpp where its answer is right; a line about every device where there are none. */
+async function besideLlama(task: LlamaTask, ours: readonly number[]): Promise<LlamaRates[]> {
+  if (!hasLlama()) {
+    console.error('llama.cpp is not installed. Run: npm ci --ignore-scripts --prefix bench/peers/llama')
+    return []
+  }
+  const rates: LlamaRates[] = []
+  for (const device of llamaDevices) {
+    try {
+      const { version, made, prefill, decode } = await runLlama(device, task)
+      const parted = made.findIndex((id, i) => id !== ours[i])
+      const agreed = parted < 0 ? made.length : parted
+      if (agreed < Math.min(mustAgree, ours.length))
+        throw new Error(`token ${agreed} is ${made[agreed]}, ours ${ours[agreed]}; it is not timed`)
+      rates.push({ device, version, decode: timingOf(decode), prefill: timingOf(prefill), agreed, load: loadavg()[0] })
+    } catch (error) {
+      console.error(`llama.cpp on ${device}: ${(error as Error).message}`)
+    }
+  }
+  return rates
 }
 
 async function ratesOf(engine: Engine, ceilings: Ceilings, quick: boolean) {
   const { model } = engine
   const { config, gpu } = model
-  const random = new Random(2)
-  const prompt = Array.from({ length: promptTokens + 1 }, () => 10 + random.integer(1000))
+  const prompt = promptOf()
+  const answer: number[] = []
   const [prefills, decodes]: [number[], number[]] = [[], []]
   const tokens = quick ? 8 : 32
   for (let round = 0; round < (quick ? 2 : 4); round++) {
     let last = performance.now()
     let made = 0
-    for await (const _ of engine.run([{ ids: prompt, maxTokens: tokens }])) {
+    answer.length = 0
+    for await (const [token] of engine.run([{ ids: prompt, maxTokens: tokens }])) {
       const now = performance.now()
       // The first round compiles; the first token of each waits for the prompt.
       if (round > 0) (made === 0 ? prefills : decodes).push(made === 0 ? (now - last) / promptTokens : now - last)
       last = now
       made++
+      if (token) answer.push(token.id)
     }
   }
   const decode = timingOf(decodes)
@@ -89,7 +137,7 @@ async function ratesOf(engine: Engine, ceilings: Ceilings, quick: boolean) {
     step.withoutGradients(() => void model.forward(step, step.filled('u32', [1, 1], 0))),
   )
   return {
-    ...{ decode, bytes, prefill: timingOf(prefills), load: loadavg()[0] },
+    ...{ made: answer, decode, bytes, prefill: timingOf(prefills), load: loadavg()[0] },
     r: bytes / 1e6 / ceilings.copyGBs / decode.median,
     hostShare: (cost.dispatches * ceilings.replayMicroseconds) / 1000 / decode.median,
   }
@@ -103,6 +151,33 @@ export function generationTable(rates: readonly GenerationRates[]): string {
       ...[storage, decode.median.toFixed(1), decode.quartiles.map((ms) => ms.toFixed(1)).join('-')],
       ...[(1000 / decode.median).toFixed(1), (bytes / 1e6).toFixed(0), r.toFixed(3), hostShare.toFixed(3)],
       ...[(1000 / prefill.median).toFixed(0), load.toFixed(1)],
+    ]),
+  )
+}
+
+/** llama.cpp's rates as a table, with its time over ours in the storage that is nearest to the file's 5 bits and in f16. */
+export function llamaTable(llama: readonly LlamaRates[], generation: readonly GenerationRates[]): string {
+  const over = (ms: number, of: 'decode' | 'prefill') =>
+    generation.map((ours) => (ms / ours[of].median).toFixed(2)).join(', ')
+  const storages = generation.map(({ storage }) => storage).join(', ')
+  return table(
+    [
+      'llama.cpp, Q4_1',
+      'ms a token',
+      'tokens/s',
+      `over ${storages}`,
+      'prompt tokens/s',
+      'over',
+      'tokens agree',
+      'load',
+    ],
+    llama.map(({ device, version, decode, prefill, agreed, load }) => [
+      ...[
+        `${version}, ${device === 'cpu' ? 'processor: another device' : 'Vulkan, same adapter'}`,
+        decode.median.toFixed(1),
+      ],
+      ...[(1000 / decode.median).toFixed(1), over(decode.median, 'decode'), (1000 / prefill.median).toFixed(0)],
+      ...[over(prefill.median, 'prefill'), String(agreed), load.toFixed(1)],
     ]),
   )
 }

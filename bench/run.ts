@@ -11,7 +11,7 @@ import type { Step } from '../src/runtime/step.ts'
 import { cases, Maker } from './cases.ts'
 import { type Ceilings, costOf, measureCeilings, ratesOf } from './ceilings.ts'
 import { compareFiles } from './compare.ts'
-import { generationTable, measureGeneration } from './generation.ts'
+import { generationTable, llamaTable, measureGeneration } from './generation.ts'
 import { printGrowth } from './growth.ts'
 import { measureMatrixUnits } from './matrix-units.ts'
 import { pcaTables } from './pca.ts'
@@ -189,8 +189,9 @@ async function main(): Promise<number> {
   console.log(`${ceilingsLine(ceilings)}\n`)
   let results: BenchFile['results'] = []
   if (options.only === undefined || options.only === 'generation') {
-    const { model, generation } = await measureGeneration(gpu, ceilings, options.quick)
+    const { model, generation, llama } = await measureGeneration(gpu, ceilings, options.quick)
     console.log(`Generation, ${model}\n${generationTable(generation)}\n`)
+    if (llama.length > 0) console.log(`${llamaTable(llama, generation)}\n`)
   }
   if (options.only === undefined || options.only === 'ops') {
     results = await measureOps(gpu, time, ceilings)

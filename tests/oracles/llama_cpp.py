@@ -5,11 +5,14 @@ import ctypes
 import json
 import os
 import pathlib
+import subprocess
+import tempfile
 
 import gguf
 import numpy as np
 
-package = pathlib.Path(__file__).parent / "packages/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"
+modules = pathlib.Path(__file__).parent / "packages/node_modules"
+package = modules / "@node-llama-cpp/linux-x64/bins/linux-x64"
 release = json.loads((package / "_nlcBuildMetadata.json").read_text())["buildOptions"]["llamaCpp"]["release"]
 ggml = ctypes.CDLL(str(next(package.glob("libggml.v*.so"))), mode=ctypes.RTLD_GLOBAL)
 llama = ctypes.CDLL(str(next(package.glob("libllama.v*.so"))))
@@ -42,16 +45,36 @@ for name, result, arguments in [
     function.restype, function.argtypes = result, arguments
 quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, pointer)(lambda level, text, _: level >= 4 and print(text.decode(), end=""))
 llama.llama_log_set(quiet, None)
-ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+ggml.ggml_backend_load_all_from_path.argtypes = ggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
+ggml.ggml_backend_load.restype = pointer
 ggml.ggml_backend_load_all_from_path(str(package).encode())
 llama.llama_backend_init()
 
 
-class LlamaCpp:
-    """A GGUF file in llama.cpp."""
+def load_blas():
+    """From here on products of 32 rows and more are made in f32 by OpenBLAS, of dequantised weights: activations are not
+    rounded. The backend is built from the sources of the same release, which node-llama-cpp brings.
+    Needs git, g++ and `apt-get install libopenblas-dev`."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = modules / "node-llama-cpp/llama/gitRelease.bundle"
+        subprocess.run(["git", "clone", "-q", "-c", "advice.detachedHead=false", bundle, f"{folder}/llama.cpp"], check=True)
+        source, library = f"{folder}/llama.cpp/ggml", f"{folder}/libggml-blas.so"
+        defines = [f"-DGGML_{name}" for name in ("SHARED", "BACKEND_SHARED", "BACKEND_BUILD", "BACKEND_DL", "BLAS_USE_OPENBLAS")]
+        include = [f"-I{source}/include", f"-I{source}/src"]
+        files = [f"{source}/src/ggml-blas/ggml-blas.cpp", package / "libggml-base.so", "-lopenblas"]
+        subprocess.run(["g++", "-O2", "-std=c++17", "-shared", "-fPIC", *defines, *include, *files, "-o", library], check=True)
+        assert ggml.ggml_backend_load(library.encode()), "llama.cpp refuses the backend with OpenBLAS"
 
-    def __init__(self, path):
-        self.model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
+
+class LlamaCpp:
+    """A GGUF file in llama.cpp; `repack` rewrites quantised weights for the processor's own products, as it does unless told."""
+
+    def __init__(self, path, repack=True):
+        params = llama.llama_model_default_params()
+        assert params.words[18] & 0xFFFFFF == 0x010000, "another llama.cpp lays out its parameters differently"
+        if not repack:
+            params.words[18] ^= 0x010000  # use_extra_bufts
+        self.model = llama.llama_model_load_from_file(str(path).encode(), params)
         assert self.model, f"llama.cpp refuses {path}"
         self.vocab = llama.llama_model_get_vocab(self.model)
         self.size = llama.llama_vocab_n_tokens(self.vocab)

@@ -1,8 +1,9 @@
 # Golden perplexities of the test models by llama.cpp on their GGUF files, and by transformers in f32 on the same weights:
 # the first 4,096 tokens of Moby Dick in windows of 1,024. llama.cpp rounds activations to 8 bits where weights are quantised;
-# a copy of the file with its weights written out in f32 shows what that costs.
+# a copy of the file with its weights written out in f32 shows what that costs, and its backend with OpenBLAS, which makes products
+# in f32, says what the file itself gives without that.
 #   node scripts/fetch-test-models.ts; (cd tests/oracles/packages && npm ci --ignore-scripts)
-#   pip install torch transformers gguf numpy && python tests/oracles/make-perplexity.py
+#   apt-get install g++ git libopenblas-dev; pip install torch transformers gguf numpy && python tests/oracles/make-perplexity.py
 # Writes golden/perplexity.json: sums of -log p (nats) over every 128 tokens, window after window. The beginning token, where
 # the tokenizer asks for one, goes before each window; without one, a window's first token is not predicted.
 import hashlib
@@ -15,7 +16,7 @@ import tempfile
 import numpy as np
 import torch
 import transformers
-from llama_cpp import LlamaCpp, release, write_exact
+from llama_cpp import LlamaCpp, load_blas, release, write_exact
 from transformers import AutoModelForCausalLM
 
 here = pathlib.Path(__file__).parent
@@ -33,16 +34,20 @@ def sums(logits, window, before):
     return [round(float(value), 4) for value in own]
 
 
+def windows_of(ids, prefix):
+    return [prefix + ids[begin : begin + context] for begin in range(0, count, context)]
+
+
 for name, prefix in {"SmolLM2-135M-Instruct.Q4_1.gguf": [], "gemma-3-270m-q4_k_m.gguf": [2]}.items():
     llama = LlamaCpp(folder / name)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval()
     ids = llama.tokenize(text)[:count]
+    windows = windows_of(ids, prefix)
     theirs, plain, exact = [], [], []
     with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
         write_exact(folder / name, file.name)
         written_out = LlamaCpp(file.name)
-    for begin in range(0, count, context):
-        window = prefix + ids[begin : begin + context]
+    for window in windows:
         theirs += sums(torch.from_numpy(llama.logits(window[:-1])), window, len(prefix))
         plain += sums(torch.from_numpy(written_out.logits(window[:-1], exact=True)), window, len(prefix))
         with torch.no_grad():
@@ -55,4 +60,12 @@ for name, prefix in {"SmolLM2-135M-Instruct.Q4_1.gguf": [], "gemma-3-270m-q4_k_m
         llamaCpp=dict(release=release, losses=theirs, writtenOut=plain),
         transformers=dict(version=transformers.__version__, losses=exact),
     )
+load_blas()  # from here on every context uses it
+for name, golden in result.items():
+    llama = LlamaCpp(folder / name, repack=False)
+    losses, prefix = [], golden["prefix"]
+    for window in windows_of(llama.tokenize(text)[:count], prefix):
+        losses += sums(torch.from_numpy(llama.logits(window[:-1])), window, len(prefix))
+    print(name, "with OpenBLAS", float(np.exp(sum(losses) / golden["predicted"])), flush=True)
+    golden["llamaCpp"]["blas"] = losses
 (here / "golden/perplexity.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
