@@ -1,5 +1,5 @@
 // Tokens a second of a whole model: of a prompt that is read, and of an answer that is made, against what must be moved.
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { table } from '../src/cli/output.ts'
@@ -63,6 +63,7 @@ export async function measureGeneration(
   const path = join(process.env.NEXUS_MODELS ?? cachePath('models'), 'SmolLM2-135M-Instruct.Q4_1.gguf')
   const known = existsSync(path)
   const random = known ? undefined : randomTensors(likeSmol, new Random(1))
+  const prompt = known ? await readPrompt(path) : Array.from({ length: promptTokens + 1 }, (_, i) => 10 + 7 * i)
   const generation: GenerationRates[] = []
   let llama: LlamaRates[] = []
   for (const storage of ['f16', 'nf4'] as const) {
@@ -74,17 +75,19 @@ export async function measureGeneration(
     }
     using model = await open()
     using engine = new Engine(model, { contextLength: 512 })
-    const { made, ...rates } = await ratesOf(engine, ceilings, quick)
+    const { made, ...rates } = await ratesOf(engine, prompt, ceilings, quick)
     generation.push({ storage, ...rates })
-    if (storage === 'f16' && known)
-      llama = await besideLlama({ path, prompt: promptOf(), tokens: made.length, rounds: 1 }, made)
+    if (storage === 'f16' && known) llama = await besideLlama({ path, prompt, tokens: made.length, rounds: 1 }, made)
   }
   return { model: known ? 'SmolLM2-135M' : 'random weights of the shape of SmolLM2-135M', generation, llama }
 }
 
-function promptOf(): number[] {
-  const random = new Random(2)
-  return Array.from({ length: promptTokens + 1 }, () => 10 + random.integer(1000))
+/** The licence's first tokens: a text that a model knows, so that roundings do not choose its next token. */
+async function readPrompt(path: string): Promise<number[]> {
+  await using files = await openModel(path)
+  return files.tokenizer
+    .encode(readFileSync(join(import.meta.dirname, '../LICENSE'), 'utf8'))
+    .slice(0, promptTokens + 1)
 }
 
 /** Rates of llama.cpp where its answer is right; a line about every device where there are none. */
@@ -109,10 +112,9 @@ async function besideLlama(task: LlamaTask, ours: readonly number[]): Promise<Ll
   return rates
 }
 
-async function ratesOf(engine: Engine, ceilings: Ceilings, quick: boolean) {
+async function ratesOf(engine: Engine, prompt: readonly number[], ceilings: Ceilings, quick: boolean) {
   const { model } = engine
   const { config, gpu } = model
-  const prompt = promptOf()
   const answer: number[] = []
   const [prefills, decodes]: [number[], number[]] = [[], []]
   const tokens = quick ? 8 : 32
