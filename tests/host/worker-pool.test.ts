@@ -29,7 +29,7 @@ test('threads answer as this one does, and their inputs move', async () => {
 })
 
 test('errors of a thread, and of what cannot move, reach the caller; the threads go on', async () => {
-  const failed = await pool.run(site('few', 1)).catch((error) => error)
+  const failed: Error = await pool.run<never>(site('few', 1)).catch((error) => error)
   expect(failed).toBeInstanceOf(RangeError)
   expect(failed.message).toContain('it needs two or more')
   await expect(pool.run(() => 0)).rejects.toThrow('could not be cloned')
