@@ -139,7 +139,7 @@ function tridiagonalValues(diagonal: Float64Array, beside: Float64Array): Float6
   let norm = 0
   for (let i = 0; i < n; i++) norm = Math.max(norm, Math.abs(d[i]) + Math.abs(e[i]))
   // Between two eigenvalues of zero nothing is small by comparison: what counts is the size of the whole.
-  const small = (Number.EPSILON / 8) * norm
+  const small = Number.EPSILON * norm
   for (let l = 0; l < n; l++)
     for (let iteration = 0; ; iteration++) {
       let m = l
