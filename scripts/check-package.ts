@@ -30,6 +30,7 @@ try {
     'dist/cli/main.js',
     'dist/browser/index.js',
     'dist/browser/worker.js',
+    'dist/profile/site-worker.js',
     'dist/program/bin/nexus_cli.mjs',
     'dist/program/src/nexus.mjs',
     'dist/page/index.html',

@@ -4,6 +4,9 @@ export const patience = 2
 /** 99.9 % of the Tracy-Widom law of real noise lie below. */
 const tracyWidom = 3.2724
 
+/** Newton's steps at most; five to ten are usual. */
+const mostSteps = 60
+
 /**
  * The eigenvalue that the covariance of `rows` rows of independent noise exceeds once in a thousand times. It takes the
  * place of simulated noise: the law of the largest eigenvalue is known for channels of any variances.
@@ -17,21 +20,30 @@ export function largestNoiseEigenvalue(variances: Float64Array, rows: number, co
   const most = variances.reduce((a, b) => Math.max(a, b), 0)
   if (!(most > 0) || rows < 1) return 0
   const gamma = columns / rows / variances.length
-  const moment = (c: number, power: number) => {
-    let sum = 0
-    for (const value of variances) sum += ((value * c) / (1 - value * c)) ** power
-    return gamma * sum
+  // s > most with F(s) = γ · Σ (t / (s − t))² = 1. F^(−1/2) is concave and grows with s, so that Newton's steps from
+  // below never pass the root; the largest variance alone gives a start that is below it.
+  let s = most * (1 + Math.sqrt(gamma))
+  for (let step = s, i = 0; step > Number.EPSILON * s && i < mostSteps; i++) {
+    let [f, slope] = [0, 0]
+    for (let k = 0; k < variances.length; k++) {
+      const inverse = 1 / (s - variances[k])
+      const u = variances[k] * inverse
+      f += u * u
+      slope += u * u * inverse
+    }
+    f *= gamma
+    slope *= gamma
+    step = (f * (Math.sqrt(f) - 1)) / slope
+    if (step > 0) s += step
   }
-  // c in (0, 1 / most) with γ · mean((t c / (1 − t c))²) = 1; the left side grows with c.
-  let [low, high] = [0, 1 / most]
-  for (let i = 0; i < 60; i++) {
-    const middle = (low + high) / 2
-    if (moment(middle, 2) < 1) low = middle
-    else high = middle
+  let [first, third] = [0, 0]
+  for (let k = 0; k < variances.length; k++) {
+    const u = variances[k] / (s - variances[k])
+    first += u
+    third += u * u * u
   }
-  const c = low
-  const edge = (1 + moment(c, 1)) / c
-  const spread = Math.cbrt(1 + moment(c, 3)) / c
+  const edge = s * (1 + gamma * first)
+  const spread = s * Math.cbrt(1 + gamma * third)
   return edge + rows ** (-2 / 3) * spread * tracyWidom
 }
 
@@ -61,15 +73,12 @@ export function parallelAnalysis(
     // The k components before it also took their share of the noise: (n − k)(d − k) of n·d degrees are left.
     const restore = (n * d) / ((n - k) * (d - k))
     const rows = n - k
-    const edge = largestNoiseEigenvalue(
-      left.map((variance) => variance * restore),
-      rows,
-      d - k,
-    )
+    // The edge grows with the noise: what restores the variances restores it.
+    const edge = restore * largestNoiseEigenvalue(left, rows, d - k)
     if (value > (rows / n) * edge) rank = k + 1
     for (let i = 0; i < left.length; i++) {
-      const taken = channels ? value * channels.components[i * columns + k] ** 2 : value / d
-      left[i] = Math.max(0, left[i] - taken)
+      const share = channels ? channels.components[i * columns + k] : 0
+      left[i] = Math.max(0, left[i] - (channels ? value * share * share : value / d))
     }
   }
   return rank

@@ -52,7 +52,7 @@ export function estimateStateRank(
   let parallel = 0
   const standardised = decomposer(correlations, centred)
   // Components are found as far as the search for the rank goes.
-  for (let wanted = 64; ; wanted *= 3) {
+  for (let wanted = 64; ; wanted = Math.ceil(1.5 * wanted)) {
     const standard = standardised(wanted)
     const channels = { variances, components: standard.components }
     parallel = parallelAnalysis(wholeSpectrum(correlations, standard, centred), state.count, channels)

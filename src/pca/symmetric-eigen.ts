@@ -18,13 +18,23 @@ export function eigensystem(matrix: Float64Array, n: number): Eigensystem {
   if (matrix.length !== n * n) throw new RangeError(`Cannot decompose ${matrix.length} values as ${n} × ${n}`)
   const { diagonal, beside, reflectors } = tridiagonalise(matrix, n)
   const values = tridiagonalValues(diagonal, beside).sort().reverse()
+  // The tridiagonal matrix's eigenvectors and the matrix's own, as far as they were asked for.
+  let inner = new Float64Array(0)
+  let found = new Float64Array(0)
   return {
     values,
     vectors(count) {
       const k = Math.min(count, n)
-      const vectors = tridiagonalVectors(diagonal, beside, values.subarray(0, k))
-      reflect(vectors, reflectors, n)
-      return vectors
+      if (k * n > found.length) {
+        inner = tridiagonalVectors(diagonal, beside, values.subarray(0, k), inner)
+        const more = inner.slice(found.length)
+        reflect(more, reflectors, n)
+        const both = new Float64Array(k * n)
+        both.set(found)
+        both.set(more, found.length)
+        found = both
+      }
+      return found.slice(0, k * n)
     },
   }
 }
@@ -50,8 +60,12 @@ function tridiagonalise(matrix: Float64Array, n: number) {
     if (!Number.isFinite(diagonal[k]))
       throw new RangeError('Cannot decompose a matrix with entries that are not finite')
     if (k === n - 1) break
+    // Entries are divided by the largest, so that no square is too large or too small.
+    let most = 0
+    for (let i = k + 1; i < n; i++) most = Math.max(most, Math.abs(a[i * n + k]))
     let norm = 0
-    for (let i = k + 1; i < n; i++) norm = Math.hypot(norm, a[i * n + k])
+    for (let i = k + 1; i < n && most > 0; i++) norm += (a[i * n + k] / most) ** 2
+    norm = most * Math.sqrt(norm)
     const first = a[(k + 1) * n + k]
     const alpha = first > 0 ? -norm : norm
     beside[k] = alpha
@@ -63,7 +77,35 @@ function tridiagonalise(matrix: Float64Array, n: number) {
     }
     reflectors.set(v2, k * n)
     product.fill(0)
-    for (let i = k + 1; i < n; i++) {
+    let i = k + 1
+    // Two rows at a time share what is read of v, w, v2 and product.
+    for (; i + 1 < n; i += 2) {
+      const [row, row2] = [i * n, i * n + n]
+      const [vi, wi, xi] = [v[i], w[i], v2[i]]
+      const [vi2, wi2, xi2] = [v[i + 1], w[i + 1], v2[i + 1]]
+      let [sum, sum2] = [0, 0]
+      for (let j = k + 1; j < i; j++) {
+        const vj = v[j]
+        const wj = w[j]
+        const xj = v2[j]
+        const value = a[row + j] - vi * wj - wi * vj
+        const value2 = a[row2 + j] - vi2 * wj - wi2 * vj
+        a[row + j] = value
+        a[row2 + j] = value2
+        sum += value * xj
+        sum2 += value2 * xj
+        product[j] += value * xi + value2 * xi2
+      }
+      const own = a[row + i] - 2 * vi * wi
+      const between = a[row2 + i] - vi2 * wi - wi2 * vi
+      const own2 = a[row2 + i + 1] - 2 * vi2 * wi2
+      a[row + i] = own
+      a[row2 + i] = between
+      a[row2 + i + 1] = own2
+      product[i] += sum + own * xi + between * xi2
+      product[i + 1] += sum2 + between * xi + own2 * xi2
+    }
+    if (i < n) {
       const row = i * n
       const [vi, wi, xi] = [v[i], w[i], v2[i]]
       let sum = 0
@@ -97,7 +139,7 @@ function tridiagonalValues(diagonal: Float64Array, beside: Float64Array): Float6
   let norm = 0
   for (let i = 0; i < n; i++) norm = Math.max(norm, Math.abs(d[i]) + Math.abs(e[i]))
   // Between two eigenvalues of zero nothing is small by comparison: what counts is the size of the whole.
-  const small = (Number.EPSILON / 8) * norm
+  const small = Number.EPSILON * norm
   for (let l = 0; l < n; l++)
     for (let iteration = 0; ; iteration++) {
       let m = l
@@ -135,10 +177,19 @@ function tridiagonalValues(diagonal: Float64Array, beside: Float64Array): Float6
   return d
 }
 
-/** Eigenvectors of a tridiagonal matrix as rows, by inverse iteration; those of near eigenvalues are kept orthogonal. */
-function tridiagonalVectors(diagonal: Float64Array, beside: Float64Array, values: Float64Array): Float64Array {
+/**
+ * Eigenvectors of a tridiagonal matrix as rows, by inverse iteration; those of near eigenvalues are kept orthogonal.
+ * @param before the first rows, where they were found earlier.
+ */
+function tridiagonalVectors(
+  diagonal: Float64Array,
+  beside: Float64Array,
+  values: Float64Array,
+  before: Float64Array,
+): Float64Array<ArrayBuffer> {
   const n = diagonal.length
   const vectors = new Float64Array(values.length * n)
+  vectors.set(before)
   let norm = 0
   for (let i = 0; i < n; i++)
     norm = Math.max(norm, Math.abs(diagonal[i]) + Math.abs(beside[i] ?? 0) + Math.abs(beside[i - 1] ?? 0))
@@ -150,6 +201,7 @@ function tridiagonalVectors(diagonal: Float64Array, beside: Float64Array, values
     if (k > 0 && values[k - 1] - value > near) begin = k
     // Equal shifts would give equal vectors.
     shift = Math.min(value, shift - apart)
+    if (k * n < before.length) continue
     const solve = factorise(diagonal, beside, shift, Math.max(apart, Number.MIN_VALUE))
     const x = vectors.subarray(k * n, (k + 1) * n)
     // A start that is no one's eigenvector, the same every time.
@@ -258,11 +310,17 @@ export function factorRows(matrix: Float64Array, n: number): Float64Array {
     if (!(left[pivot] > end)) break
     const own = rows.subarray(count * n, (count + 1) * n)
     own.set(matrix.subarray(pivot * n, (pivot + 1) * n))
-    for (let k = 0; k < count; k++) {
+    let k = 0
+    // Four rows at a time: one walk through `own` for all of them.
+    for (; k + 4 <= count; k += 4) {
+      const [r0, r1, r2, r3] = [k * n, (k + 1) * n, (k + 2) * n, (k + 3) * n]
+      const [f0, f1, f2, f3] = [rows[r0 + pivot], rows[r1 + pivot], rows[r2 + pivot], rows[r3 + pivot]]
+      for (let i = 0; i < n; i++)
+        own[i] = own[i] - f0 * rows[r0 + i] - f1 * rows[r1 + i] - f2 * rows[r2 + i] - f3 * rows[r3 + i]
+    }
+    for (; k < count; k++) {
       const factor = rows[k * n + pivot]
-      if (factor === 0) continue
-      const row = k * n
-      for (let i = 0; i < n; i++) own[i] -= factor * rows[row + i]
+      for (let i = 0; i < n; i++) own[i] -= factor * rows[k * n + i]
     }
     const scale = 1 / Math.sqrt(left[pivot])
     for (let i = 0; i < n; i++) {

@@ -49,12 +49,18 @@ function norm(values: Float64Array, begin: number, size: number): number {
 /** rowsᵀ · rows, (n, n). */
 function gram(rows: Float64Array, count: number, n: number): Float64Array {
   const result = new Float64Array(n * n)
-  for (let r = 0; r < count; r++)
-    for (let i = 0; i < n; i++) {
-      const value = rows[r * n + i]
-      if (value === 0) continue
-      for (let j = 0; j <= i; j++) result[i * n + j] += value * rows[r * n + j]
+  let r = 0
+  // Four rows at a time: one walk through the result for all of them.
+  for (; r + 4 <= count; r += 4) {
+    const [r0, r1, r2, r3] = [r * n, (r + 1) * n, (r + 2) * n, (r + 3) * n]
+    for (let i = 0, at = 0; i < n; i++, at = i * n) {
+      const [v0, v1, v2, v3] = [rows[r0 + i], rows[r1 + i], rows[r2 + i], rows[r3 + i]]
+      for (let j = 0; j <= i; j++)
+        result[at + j] = result[at + j] + v0 * rows[r0 + j] + v1 * rows[r1 + j] + v2 * rows[r2 + j] + v3 * rows[r3 + j]
     }
+  }
+  for (; r < count; r++)
+    for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) result[i * n + j] += rows[r * n + i] * rows[r * n + j]
   for (let i = 0; i < n; i++) for (let j = 0; j < i; j++) result[j * n + i] = result[i * n + j]
   return result
 }

@@ -1,17 +1,20 @@
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { InterruptedError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
-import { type CpuTensor, cpuTensor } from '../formats/tensor.ts'
+import type { CpuTensor } from '../formats/tensor.ts'
 import { exists, readBytes, writeFileAtomic } from '../host/files.ts'
+import { WorkerPool } from '../host/worker-pool.ts'
 import type { Decoder } from '../models/decoder.ts'
-import { type AnyPcaState, decompose, type Pca } from '../pca/pca-state.ts'
-import { estimateStateRank, type RankReport } from '../pca/rank.ts'
+import type { AnyPcaState } from '../pca/pca-state.ts'
+import type { RankReport } from '../pca/rank.ts'
 import { deriveOutput } from './derive.ts'
+import { finishSite, type SiteResult } from './finish-site.ts'
 import { type Site, sitesOf } from './sites.ts'
 
-/** Components of a site that are kept. */
-const keptComponents = 64
+/** Beside this file: a .ts in a clone, a .js in the package. */
+const siteWorker = new URL(import.meta.url.replace(/finish(?=\.[jt]s$)/, 'site-worker'))
 
 /** What {@link finishLayers} needs. */
 export interface FinishOptions {
@@ -44,6 +47,8 @@ export async function finishLayers(options: FinishOptions): Promise<Finished> {
   const tensors = new Map<string, CpuTensor>()
   const ranks: Record<string, RankReport> = {}
   const rows: Record<string, number> = {}
+  // Where a bundler left the thread's file out, sites are finished in place.
+  await using pool = exists(fileURLToPath(siteWorker)) ? new WorkerPool(siteWorker) : undefined
   for (let layer = 0; layer < layers; layer++) {
     const path = join(folder, `layer-${layer}.safetensors`)
     const before = exists(path)
@@ -51,7 +56,7 @@ export async function finishLayers(options: FinishOptions): Promise<Finished> {
       throw new InterruptedError(`Stopped ${task} at layer ${layer} of ${layers}; it goes on from there`)
     if (!before) {
       const own = all.filter((site) => site.layer === layer)
-      await writeFileAtomic(path, await finishLayer(options, own))
+      await writeFileAtomic(path, await finishLayer(options, pool, own))
     }
     const done = parseSafetensors(await readBytes(path))
     for (const [name, tensor] of done.tensors) tensors.set(name, tensor)
@@ -63,42 +68,50 @@ export async function finishLayers(options: FinishOptions): Promise<Finished> {
   return { tensors, ranks, rows }
 }
 
-async function finishLayer(options: FinishOptions, sites: readonly Site[]): Promise<Uint8Array> {
-  const tensors = new Map<string, CpuTensor>()
-  const ranks: Record<string, RankReport> = {}
+/** The GPU derives states one after another, while threads finish those that are there. */
+async function finishLayer(
+  options: FinishOptions,
+  pool: WorkerPool | undefined,
+  sites: readonly Site[],
+): Promise<Uint8Array> {
+  const results: Promise<SiteResult>[] = []
+  const names: string[] = []
   const rows: Record<string, number> = {}
+  const running = new Set<Promise<unknown>>()
+  const finish = async ({ name, centred }: Site, state: AnyPcaState) => {
+    rows[name] = state.count
+    // No more states in memory than one in work and one in line for each thread.
+    while (pool && running.size >= 2 * pool.size) await Promise.race(running)
+    const work = { name, centred, state }
+    const result = pool ? pool.run<SiteResult>(work, buffersOf(state)) : Promise.resolve(finishSite(work))
+    names.push(name)
+    results.push(result)
+    const ended: Promise<unknown> = result.catch(() => undefined).then(() => running.delete(ended))
+    running.add(ended)
+  }
   for (const site of sites) {
     if (site.from) continue
     const state = await options.state(site)
-    finishSite(site, state, tensors, ranks)
-    rows[site.name] = state.count
     for (const output of sites)
-      if (output.from?.site === site.name) {
-        const derived = await deriveOutput(options.decoder, site.layer, output.from.linear, state)
-        finishSite(output, derived, tensors, ranks)
-        rows[output.name] = derived.count
-      }
+      if (output.from?.site === site.name)
+        await finish(output, await deriveOutput(options.decoder, site.layer, output.from.linear, state))
+    // Last, since it moves to the thread.
+    await finish(site, state)
   }
-  return writeSafetensors(tensors, { facts: JSON.stringify({ ranks, rows }) })
+  const done = await Promise.all(results)
+  // Files have the order of sites, each with its outputs behind it, whatever was done first.
+  const order = sites.flatMap((site) =>
+    site.from ? [] : [site.name, ...sites.flatMap(({ name, from }) => (from?.site === site.name ? [name] : []))],
+  )
+  const at = order.map((name) => names.indexOf(name))
+  const tensors = new Map(at.flatMap((i) => done[i].tensors))
+  const ranks = Object.fromEntries(at.map((i) => [names[i], done[i].rank]))
+  const ordered = Object.fromEntries(order.map((name) => [name, rows[name]]))
+  return writeSafetensors(tensors, { facts: JSON.stringify({ ranks, rows: ordered }) })
 }
 
-function finishSite(
-  { name, centred }: Site,
-  state: AnyPcaState,
-  tensors: Map<string, CpuTensor>,
-  ranks: Record<string, RankReport>,
-): void {
-  const pca = decompose(state, { centred, components: keptComponents })
-  ranks[name] = estimateStateRank(state, { centred, pca })
-  store(tensors, name, pca)
-}
-
-/** Basis as f16, mean and spectrum as f32: nothing that grows with the number of tokens. */
-function store(tensors: Map<string, CpuTensor>, name: string, { mean, eigenvalues, components }: Pca): void {
-  const d = mean.length
-  const kept = components.length / d
-  const basis = Float64Array.from({ length: kept * d }, (_, i) => components[(i % d) * kept + Math.floor(i / d)])
-  tensors.set(`${name}.basis`, cpuTensor('F16', [kept, d], basis))
-  tensors.set(`${name}.mean`, cpuTensor('F32', [d], mean))
-  tensors.set(`${name}.eigenvalues`, cpuTensor('F32', [eigenvalues.length], eigenvalues))
+/** The buffers of a state, each once. */
+function buffersOf(state: AnyPcaState): ArrayBuffer[] {
+  const arrays = Object.values(state).filter((part) => part instanceof Float64Array)
+  return [...new Set(arrays.map(({ buffer }) => buffer as ArrayBuffer))]
 }

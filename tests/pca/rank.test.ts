@@ -130,6 +130,31 @@ test('the largest eigenvalue of noise is the one that simulated noise rarely exc
   expect(largestNoiseEigenvalue(new Float64Array(5), 10)).toBe(0)
 })
 
+test('the edge of noise is that of its equation solved by halving, and grows with the noise', () => {
+  const random = new Random(9)
+  for (const rows of [3, 40, 3000]) {
+    const variances = Float64Array.from({ length: 50 }, () => Math.exp(3 * random.normal()))
+    const most = Math.max(...variances)
+    const gamma = 1 / rows
+    // Halving finds the same root, from the equation in c = 1 / s.
+    const moment = (c: number, power: number) =>
+      gamma * variances.reduce((sum, t) => sum + ((t * c) / (1 - t * c)) ** power, 0)
+    let [low, high] = [0, 1 / most]
+    for (let i = 0; i < 60; i++) {
+      const c = (low + high) / 2
+      if (moment(c, 2) < 1) low = c
+      else high = c
+    }
+    const expected = (1 + moment(low, 1)) / low + (rows ** (-2 / 3) * Math.cbrt(1 + moment(low, 3)) * 3.2724) / low
+    expect(largestNoiseEigenvalue(variances, rows) / expected).toBeCloseTo(1, 11)
+    const doubled = largestNoiseEigenvalue(
+      variances.map((t) => 2 * t),
+      rows,
+    )
+    expect(doubled / expected).toBeCloseTo(2, 11)
+  }
+})
+
 test('massive channels are those whose deviation or mean dwarfs the others, largest first', () => {
   const random = new Random(8)
   const [rows, columns] = [200, 12]
