@@ -1,4 +1,6 @@
 import { readFile } from 'node:fs/promises'
+import { stdin, stdout } from 'node:process'
+import { createInterface } from 'node:readline'
 import { type Command, InvalidArgumentError } from 'commander'
 import { readPublicKey } from '../bundle/keys.ts'
 import { InterruptedError, UsageError } from '../core/errors.ts'
@@ -14,7 +16,7 @@ import { openGpu } from './open-gpu.ts'
 import { makeOutput } from './output.ts'
 
 interface Options {
-  readonly prompt: string
+  readonly prompt?: string
   readonly capability?: string
   readonly key?: string
   readonly restricted?: boolean
@@ -28,13 +30,14 @@ interface Options {
   readonly json?: boolean
 }
 
-/** Adds `nexus generate`. */
+/** Adds `nexus generate`, also called `nexus run`. */
 export function registerGenerate(program: Command): void {
   program
     .command('generate')
-    .description('continues a prompt with a bundle')
+    .alias('run')
+    .description('continues prompts with a bundle')
     .argument('<bundle>', 'folder or .zip of the bundle')
-    .requiredOption('--prompt <text>', 'text to continue')
+    .option('--prompt <text>', 'text to continue; without it every line of the input is one')
     .option('--capability <name>', 'adapter to use; the router chooses unless told')
     .option('--key <file>', 'public key that must have signed the bundle')
     .option('--restricted', 'loads the adapters that the bundle marks as restricted too')
@@ -108,11 +111,28 @@ async function generate(path: string, options: Options): Promise<void> {
   using gpu = await openGpu(output, options.adapter)
   using model = await NexusModel.load(bundle.files, { gpu, key, enableRestricted: options.restricted })
   const { prompt, capability, maxTokens, temperature, seed, stop } = options
-  const answer = await model.generate({ prompt, capability, maxTokens, temperature, seed, stop, signal, ...form })
-  output.print(answer.text)
-  output.say(
-    `(${answer.capability}, chosen by the ${answer.chosenBy}; ${answer.tokens} tokens, ${answer.tokensPerSecond.toFixed(1)} a second)`,
-  )
-  output.emit('answer', answer)
-  reportFinish(answer.finish, form, output.say)
+  const settings = { capability, maxTokens, temperature, seed, stop, signal, ...form }
+  for await (const line of prompt === undefined ? linesOf(signal) : [prompt]) {
+    const answer = await model.generate({ prompt: line, ...settings })
+    output.print(answer.text)
+    output.say(
+      `(${answer.capability}, chosen by the ${answer.chosenBy}; ${answer.tokens} tokens, ${answer.tokensPerSecond.toFixed(1)} a second)`,
+    )
+    output.emit('answer', answer)
+    reportFinish(answer.finish, form, output.say)
+  }
+}
+
+/** Lines of a person or a pipe, without empty ones, until they end. */
+async function* linesOf(signal: AbortSignal): AsyncGenerator<string> {
+  const lines = createInterface({ input: stdin, output: stdin.isTTY ? stdout : undefined, prompt: '> ' })
+  signal.addEventListener('abort', () => lines.close())
+  // A terminal in readline's hands sends no signal for Ctrl-C.
+  lines.on('SIGINT', () => lines.close())
+  const ask = () => stdin.isTTY && lines.prompt()
+  ask()
+  for await (const line of lines) {
+    if (line.trim() !== '') yield line
+    ask()
+  }
 }

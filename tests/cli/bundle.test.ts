@@ -55,6 +55,17 @@ test('keys are made, a bundle is signed, packed as .zip, verified and asked; a s
   ])
   expect([packed.code, stranger.code]).toEqual([0, 4])
 
+  const lines = spawn(process.execPath, [
+    join(root, 'bin/nexus.mjs'),
+    'run',
+    at('a.zip'),
+    '--max-tokens',
+    '2',
+    '--json',
+  ])
+  lines.stdin.end('abc\n\nxyz\n')
+  const told = (await lines.stdout.map(String).toArray()).join('').trim().split('\n')
+  expect(told.map((line) => JSON.parse(line)).filter(({ event }) => event === 'answer')).toHaveLength(2)
   const ask = (...more: string[]) => nexus('generate', at('a.zip'), '--prompt', 'abc', '--max-tokens', '2', ...more)
   const cut = at('cut.zip')
   const bytes = await readFile(at('a.zip'))
