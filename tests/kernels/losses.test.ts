@@ -179,13 +179,16 @@ for (const [kind, k] of [
 
 checkOp('squaredError', {
   op: squaredError,
-  reference: (a, b) => ({
-    shape: a.shape.slice(0, -1),
-    data: Float64Array.from(
-      rows(a),
-      (row, r) => row.reduce((all, v, c) => all + (v - rows(b)[r][c]) ** 2, 0) / row.length,
-    ),
-  }),
+  reference: (a, b) => {
+    const others = rows(b)
+    return {
+      shape: a.shape.slice(0, -1),
+      data: Float64Array.from(
+        rows(a),
+        (row, r) => row.reduce((all, v, c) => all + (v - others[r][c]) ** 2, 0) / row.length,
+      ),
+    }
+  },
   shapes: [
     [
       [5, 37],
