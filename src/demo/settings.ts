@@ -1,6 +1,6 @@
 import type { NiwtSettings } from '../distill/run.ts'
 
-/** Settings of the demo: what two cores with the software GPU do in about eight minutes. */
+/** Settings of the demo: what two cores with the software GPU do in about six minutes. */
 export const demoSettings: NiwtSettings = {
   tokens: 48,
   profile: { samples: 200, batch: 20, heldOutTokens: 960 },

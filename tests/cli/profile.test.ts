@@ -35,4 +35,4 @@ test('profile, merge and report from the command line', async () => {
   // Self-contained: nothing is loaded, nothing runs.
   expect(report).not.toMatch(/<script|<link|src=|url\(|@import/)
   await expect(nexus('profile', teacher, '--data', data)).rejects.toMatchObject({ code: 2 })
-})
+}, 180_000)
