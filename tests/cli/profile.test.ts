@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true }))
 
-const nexus = (...words: string[]) => run(process.execPath, [bin, ...words], { cwd: folder, timeout: 50_000 })
+const nexus = (...words: string[]) => run(process.execPath, [bin, ...words], { cwd: folder, timeout: 100_000 })
 
 test('profile, merge and report from the command line', async () => {
   const teacher = await writeTeacher(join(folder, 'small'))
