@@ -40,7 +40,7 @@ export class PeerProcess implements Disposable {
    * @throws Error with the peer's message, or how its process ended, or that it took too long and was killed.
    */
   ask(request: Request): Promise<unknown> {
-    if (!this.#child?.connected) this.#child = this.#start()
+    this.#child ??= this.#start()
     const child = this.#child
     return new Promise((resolve, reject) => {
       const settle = (finish: () => void) => {
@@ -71,6 +71,10 @@ export class PeerProcess implements Disposable {
     const words = this.#adapter === undefined ? [this.name] : [this.name, this.#adapter]
     const child = fork(file, words, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'advanced' })
     this.#stderr = ''
+    // Before anybody who waits hears of it: its channel may look open for a while after it died.
+    child.once('exit', () => {
+      if (this.#child === child) this.#child = undefined
+    })
     child.stderr!.on('data', (text: Buffer) => {
       this.#stderr = (this.#stderr + text).slice(-2000)
     })

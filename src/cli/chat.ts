@@ -1,9 +1,8 @@
 import { join } from 'node:path'
 import { stdin, stdout } from 'node:process'
 import { createInterface } from 'node:readline/promises'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { Adapter, addAdapters, checkAdapter, foldPeft } from '../adapters/adapter.ts'
-import { UsageError } from '../core/errors.ts'
 import type { ChatMessage } from '../formats/chat.ts'
 import type { ModelConfig } from '../formats/model-family.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
@@ -15,10 +14,11 @@ import type { AnswerForm } from '../inference/constraints.ts'
 import { Engine } from '../inference/engine.ts'
 import { type Finish, generateText } from '../inference/generate.ts'
 import { Decoder } from '../models/decoder.ts'
-import type { WeightStorage } from '../models/decoder-weights.ts'
+import { type WeightStorage, weightStorages } from '../models/decoder-weights.ts'
 import { type OpenModel, openModel } from '../models/open-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
-import { answerForm, count, number, reportFinish, several } from './generate.ts'
+import { count, number, several } from './arguments.ts'
+import { answerForm, reportFinish } from './generate.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput, type Output } from './output.ts'
 
@@ -26,7 +26,7 @@ interface Options {
   readonly prompt?: string
   readonly system?: string
   readonly raw?: boolean
-  readonly storage: string
+  readonly storage: WeightStorage
   readonly context: number
   readonly maxTokens: number
   readonly temperature: number
@@ -43,9 +43,6 @@ interface Options {
   readonly json?: boolean
 }
 
-/** How `nexus` can hold the weights of a model. */
-export const storages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8']
-
 /** Adds `nexus chat`. */
 export function registerChat(program: Command): void {
   program
@@ -56,7 +53,7 @@ export function registerChat(program: Command): void {
     .option('--system <text>', 'what the model is told before the conversation')
     .option('--lora <folder>', 'a PEFT adapter to put on the model; several add up', several, [])
     .option('--raw', 'continues the prompt as it stands, without the model’s chat template')
-    .option('--storage <kind>', `how the weights are held: ${storages.join(', ')}`, 'f16')
+    .addOption(new Option('--storage <kind>', 'how the weights are held').choices(weightStorages).default('f16'))
     .option('--context <n>', 'most tokens of the conversation', count, 2048)
     .option('--max-tokens <n>', 'most tokens of an answer', count, 256)
     .option('--temperature <t>', '0 takes the likeliest token', number, 0.7)
@@ -75,15 +72,13 @@ export function registerChat(program: Command): void {
 
 async function chat(name: string, options: Options): Promise<void> {
   const output = makeOutput(options.json ?? false)
-  if (!storages.includes(options.storage))
-    throw new UsageError(`Cannot hold weights as ${options.storage}: choose ${storages.join(', ')}`)
   const form = await answerForm(options)
   const signal = interruptSignal(output.say)
   await using files = await openModel(await resolveModel(name))
   using gpu = await openGpu(output, options.adapter)
   const half = options.storage === 'f16' && !gpu.capabilities.f16
   if (half) output.say('This adapter has no f16: the weights are held as f32.')
-  const storage = (half ? 'f32' : options.storage) as WeightStorage
+  const storage = half ? 'f32' : options.storage
   using model = await Decoder.open(gpu, files.weights, { storage, onProgress: output.onProgress, signal })
   output.close()
   const context = Math.min(options.context, files.config.contextLength)

@@ -13,8 +13,8 @@ import { FolderFiles, readJson, removeFolder, writeFileAtomic, writeJson } from 
 import { interruptSignal } from '../host/interrupt.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
+import { number } from './arguments.ts'
 import { gateInOwnProcess } from './gate-process.ts'
-import { number } from './generate.ts'
 import { openGpu } from './open-gpu.ts'
 import { byteSize, duration, makeOutput, type Output, table } from './output.ts'
 

@@ -1,14 +1,15 @@
 import { readFile } from 'node:fs/promises'
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type Command, Option } from 'commander'
 import { UsageError } from '../core/errors.ts'
 import { exists } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
 import { resolveModel } from '../host/model-store.ts'
+import { weightStorages } from '../models/decoder-weights.ts'
 import { finetune } from '../train/finetune.ts'
 import { type FinetunePlan, planFinetune } from '../train/finetune-plan.ts'
 import { type FinetuneSettings, finetuneDefaults as usual } from '../train/finetune-settings.ts'
 import { schedules } from '../train/schedule.ts'
-import { number } from './generate.ts'
+import { number, whole } from './arguments.ts'
 import { openGpu } from './open-gpu.ts'
 import { byteSize, duration, makeOutput, type Output, table } from './output.ts'
 
@@ -38,7 +39,9 @@ export function registerFinetune(program: Command): void {
     .option('--alpha <a>', 'the updates are scaled by alpha / rank; twice the rank unless told', number)
     .option('--targets <names>', 'linear layers, with commas: q_proj,v_proj; all unless told', names, [])
     .addOption(
-      new Option('--base <storage>', 'of the base’s linear layers; nf4 is QLoRA').choices(storages).default(usual.base),
+      new Option('--base <storage>', 'of the base’s linear layers; nf4 is QLoRA')
+        .choices(weightStorages)
+        .default(usual.base),
     )
     .addOption(new Option('--precision <type>', 'of activations').choices(['f32', 'f16']).default(usual.precision))
     .option('--lr <rate>', 'highest learning rate', number, usual.lr)
@@ -69,15 +72,6 @@ export function registerFinetune(program: Command): void {
     .option('--json', 'one JSON object a line')
     .addHelpText('after', '\nA run that was stopped goes on where it was, to the same result. --fresh starts over.')
     .action(run)
-}
-
-const storages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8'] as const
-
-/** An integer from the command line, 0 or larger. */
-export function whole(text: string): number {
-  const value = number(text)
-  if (!Number.isInteger(value)) throw new InvalidArgumentError('give a whole number.')
-  return value
 }
 
 function names(text: string): string[] {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { stdin, stdout } from 'node:process'
 import { createInterface } from 'node:readline'
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 import { readPublicKey } from '../bundle/keys.ts'
 import { InterruptedError, UsageError } from '../core/errors.ts'
 import { jsonGrammar } from '../grammar/json-schema.ts'
@@ -12,6 +12,7 @@ import type { AnswerForm } from '../inference/constraints.ts'
 import type { Finish } from '../inference/generate.ts'
 import { NexusModel } from '../inference/nexus-model.ts'
 import { openBundle } from '../node/host.ts'
+import { count, number, several } from './arguments.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput } from './output.ts'
 
@@ -50,26 +51,6 @@ export function registerGenerate(program: Command): void {
     .option('--adapter <name>', 'GPU to use: auto, software, or a part of its name')
     .option('--json', 'one JSON object')
     .action(generate)
-}
-
-/** A number from the command line. @throws InvalidArgumentError, which ends with exit code 2. */
-export function number(text: string): number {
-  const value = Number(text)
-  if (text.trim() === '' || !Number.isFinite(value) || value < 0)
-    throw new InvalidArgumentError('give a number, 0 or larger.')
-  return value
-}
-
-/** A whole number of at least one from the command line. @throws InvalidArgumentError, which ends with exit code 2. */
-export function count(text: string): number {
-  const value = number(text)
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('give a whole number, 1 or larger.')
-  return value
-}
-
-/** Collects an option that may be given several times. */
-export function several(text: string, all: string[]): string[] {
-  return [...all, text]
 }
 
 /**

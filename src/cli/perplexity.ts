@@ -5,10 +5,10 @@ import { interruptSignal } from '../host/interrupt.ts'
 import { resolveModel } from '../host/model-store.ts'
 import { measurePerplexity } from '../inference/perplexity.ts'
 import { Decoder } from '../models/decoder.ts'
-import type { WeightStorage } from '../models/decoder-weights.ts'
+import { type WeightStorage, weightStorages } from '../models/decoder-weights.ts'
 import { openModel } from '../models/open-model.ts'
-import { readAdapters, storages } from './chat.ts'
-import { whole } from './finetune.ts'
+import { whole } from './arguments.ts'
+import { readAdapters } from './chat.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput } from './output.ts'
 
@@ -29,7 +29,7 @@ export function registerPerplexity(program: Command): void {
     .description('measures how well a model predicts a text; lower is better')
     .argument('<model>', 'folder, .gguf, or the name of a model that was pulled')
     .argument('<text>', 'a file of plain text')
-    .addOption(new Option('--storage <kind>', 'how the weights are held').choices(storages).default('f32'))
+    .addOption(new Option('--storage <kind>', 'how the weights are held').choices(weightStorages).default('f32'))
     .option('--context <n>', 'tokens of a window; 1024 or what the model takes unless told', whole)
     .option('--stride <n>', 'tokens from one window to the next; as many as a window has unless told', whole)
     .option('--tokens <n>', 'only the first n tokens of the text', whole)

@@ -6,7 +6,7 @@ import { openBundle } from '#host'
 import { BundleError, UsageError } from '../core/errors.ts'
 import { exists } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
-import { number } from './generate.ts'
+import { number } from './arguments.ts'
 import { makeOutput } from './output.ts'
 import { servePlayground } from './play-server.ts'
 

@@ -3,32 +3,25 @@ import { z } from 'zod'
 import { UsageError } from '../core/errors.ts'
 import { exists, readJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
-import { profileDefaults } from '../profile/profile.ts'
+import { type WeightStorage, weightStorages } from '../models/decoder-weights.ts'
+import { type ProfileSettings, profileDefaults } from '../profile/profile.ts'
 import { writeReport } from '../profile/report.ts'
 import { runMerge, runProfile } from '../profile/run.ts'
 import type { Profile } from '../profile/schema.ts'
+import { number, several, whole } from './arguments.ts'
 import { openGpu } from './open-gpu.ts'
 import { duration, makeOutput, type Output, table } from './output.ts'
 
-const storages = ['nf4', 'nf4-double', 'int8', 'f16', 'f32'] as const
-
-interface Options {
+interface Options extends Omit<ProfileSettings, 'keepState'> {
   readonly data: string[]
   readonly capability: string[]
   readonly config?: string
   readonly samples: number
   readonly length: number
   readonly seed: number
-  readonly storage: (typeof storages)[number]
+  readonly storage: WeightStorage
   readonly out: string
   readonly shard: { index: number; count: number }
-  readonly batch: number
-  readonly share: number
-  readonly memory: number
-  readonly headSamples: number
-  readonly ablate: number
-  readonly heldOutTokens: number
-  readonly saveEvery: number
   readonly keepState?: boolean
   readonly fresh?: boolean
   readonly adapter?: string
@@ -41,13 +34,13 @@ export function registerProfile(program: Command): void {
     .command('profile')
     .description('reads a teacher on samples of each capability: ranks, head and layer importance, and a report')
     .argument('<teacher>', 'GGUF file or Hugging Face folder')
-    .option('--data <file>', 'data of a capability: .jsonl, .parquet or .txt; once for each --capability', collect, [])
-    .option('--capability <name>', 'name of a capability; once for each --data', collect, [])
+    .option('--data <file>', 'data of a capability: .jsonl, .parquet or .txt; once for each --capability', several, [])
+    .option('--capability <name>', 'name of a capability; once for each --data', several, [])
     .option('--config <file>', '.json: {"capabilities": [{"name", "data"}, …]}, instead of the pairs')
     .option('--samples <n>', 'samples a capability', whole, 200)
     .option('--length <n>', 'most tokens of a sample', whole, 128)
     .option('--seed <n>', 'seed of everything random', whole, 42)
-    .addOption(new Option('--storage <kind>', 'how the teacher is held').choices(storages).default('nf4'))
+    .addOption(new Option('--storage <kind>', 'how the teacher is held').choices(weightStorages).default('nf4'))
     .option('--out <folder>', 'niwt_stage2_output/profiles/<teacher>/ is made in it', '.')
     .option('--shard <i/n>', 'one of n shares of the samples, to be merged later; keeps the state', shard, {
       index: 0,
@@ -81,22 +74,6 @@ export function registerProfile(program: Command): void {
     .argument('<folder>', '…/profiles/<teacher>')
     .option('--json', 'one JSON object')
     .action(report)
-}
-
-function collect(value: string, before: string[]): string[] {
-  return [...before, value]
-}
-
-function number(text: string): number {
-  const value = Number(text)
-  if (!(value >= 0)) throw new InvalidArgumentError('give a number.')
-  return value
-}
-
-function whole(text: string): number {
-  const value = number(text)
-  if (!Number.isInteger(value)) throw new InvalidArgumentError('give a whole number.')
-  return value
 }
 
 function shard(text: string): Options['shard'] {

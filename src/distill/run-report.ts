@@ -229,7 +229,7 @@ function outputOf(terms: Readonly<Record<string, number>>): number {
 }
 
 function rankSection(report: GateReport, architecture: StudentArchitecture): Section {
-  const { layers } = { layers: architecture.anchors.kept.length }
+  const layers = architecture.anchors.kept.length
   const byLayer = (name: string) => {
     const sums = new Array<number>(layers).fill(0)
     const counts = new Array<number>(layers).fill(0)

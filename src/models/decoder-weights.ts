@@ -12,8 +12,11 @@ import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 
-/** How the linear layers of a decoder are held. Norms, biases and embedding are never quantised. */
-export type WeightStorage = FloatType | 'nf4' | 'nf4-double' | 'int8'
+/** How the linear layers of a decoder can be held. Norms, biases and embedding are never quantised. */
+export const weightStorages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8'] as const
+
+/** One of `weightStorages`. */
+export type WeightStorage = (typeof weightStorages)[number]
 
 /** How a decoder is put on the GPU. */
 export interface LoadOptions {

@@ -1,11 +1,12 @@
 import { basename, join } from 'node:path'
 import { UsageError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
-import { exists, listNames, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
+import { exists, listNames, readJson, removeFolder, writeJson } from '../host/files.ts'
 import { peakMemory } from '../host/peak-memory.ts'
 import { Decoder } from '../models/decoder.ts'
 import type { WeightStorage } from '../models/decoder-weights.ts'
-import { type OpenModel, openModel } from '../models/open-model.ts'
+import { modelHash } from '../models/model-hash.ts'
+import { openModel } from '../models/open-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { dataCapability, encodingOf } from '../train/data-capability.ts'
 import { mergeProfiles } from './merge.ts'
@@ -55,16 +56,6 @@ export function profilesFolder(out: string, teacher: string): string {
 /** The name of a teacher: that of its file or folder. */
 export function teacherName(path: string): string {
   return basename(path).replace(/\.gguf$/i, '')
-}
-
-/** A hash of the configuration and of the beginning of every tensor: another one means another model. */
-export async function modelHash({ config, weights }: OpenModel): Promise<string> {
-  const parts: string[] = []
-  for (const [name] of weights.recipes) {
-    const values = await weights.read(name, 0, 1)
-    parts.push(sha256(new Uint8Array(values.buffer, values.byteOffset, values.byteLength)))
-  }
-  return sha256(JSON.stringify([config, parts]))
 }
 
 /**

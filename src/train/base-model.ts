@@ -3,6 +3,7 @@ import type { ModelConfig } from '../formats/model-family.ts'
 import type { Tokenizer } from '../formats/tokenizer.ts'
 import type { ModelWeights } from '../formats/weights.ts'
 import { sha256 } from '../host/files.ts'
+import { modelHash } from '../models/model-hash.ts'
 import { openModel } from '../models/open-model.ts'
 
 /** A model that is to be trained further, its files open: weights are read when the GPU takes them. */
@@ -21,9 +22,6 @@ export interface BaseModel extends AsyncDisposable {
   readonly encodingHash: string
 }
 
-/** Numbers of a tensor that tell it from another's. */
-const beginning = 1024
-
 /**
  * Opens a decoder of any supported family from a Hugging Face folder or a GGUF file.
  * @throws SyntaxError naming the file and what is wrong.
@@ -32,17 +30,11 @@ export async function openBaseModel(path: string): Promise<BaseModel> {
   const model = await openModel(path)
   try {
     const { config, weights, tokenizer, chat, settings, tokenizerJson, bosId } = model
-    const beginnings: string[] = []
-    for (const [name, { shape }] of weights.recipes) {
-      const rows = Math.min(shape[0], Math.ceil(beginning / (shape[1] ?? 1)))
-      const values = (await weights.read(name, 0, rows)).slice(0, beginning)
-      beginnings.push(sha256(new Uint8Array(values.buffer)))
-    }
     return {
       ...{ config, weights, tokenizer, chatSettings: settings },
       ...(chat && { chat }),
       ...(bosId !== undefined && { bosId }),
-      hash: sha256(JSON.stringify([config, beginnings])),
+      hash: await modelHash(model),
       encodingHash: sha256(JSON.stringify([tokenizerJson, settings])),
       [Symbol.asyncDispose]: () => model[Symbol.asyncDispose](),
     }

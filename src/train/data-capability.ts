@@ -4,7 +4,6 @@ import { type Example, toExample } from '../data/example.ts'
 import { readRecords } from '../data/records.ts'
 import type { ChatTemplate } from '../formats/chat.ts'
 import type { Tokenizer } from '../formats/tokenizer.ts'
-import { asksForBos } from '../formats/tokenizer.ts'
 import { FileSource, sha256, sha256Of } from '../host/files.ts'
 import type { OpenModel } from '../models/open-model.ts'
 import { padRowsTo, type Row } from './batch.ts'
@@ -20,8 +19,7 @@ export interface ModelEncoding {
 }
 
 /** The encoding of a model that is open. */
-export function encodingOf({ tokenizer, tokenizerJson, settings, config, chat }: OpenModel): ModelEncoding {
-  const bosId = asksForBos(tokenizerJson, settings) ? config.bosId : undefined
+export function encodingOf({ tokenizer, config, chat, bosId }: OpenModel): ModelEncoding {
   return { tokenizer, eosId: config.eosId, ...(chat && { chat }), ...(bosId !== undefined && { bosId }) }
 }
 
