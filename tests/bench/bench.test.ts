@@ -171,5 +171,6 @@ test('a peer whose process dies is a failure with the signal, and is started aga
   const asked = peer.ask({ do: 'open' })
   process.kill(peer.pid!, 'SIGSEGV')
   await expect(asked).rejects.toThrow('its process ended with SIGSEGV')
+  expect(peer.pid).toBeUndefined()
   await expect(peer.ask({ do: 'open' })).rejects.toThrow('There is no peer nobody')
 })
