@@ -76,6 +76,22 @@ fn gelu_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
   }
 }
 
+// log1p(x) = log(1 + x)
+@compute @workgroup_size(256)
+fn log1p(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+         @builtin(local_invocation_index) lane: u32) {
+  let mine = my_parts(group, groups, lane, p.size);
+  for (var i = mine.x; i < mine.y; i++) { y[i] = part(log(1.0 + wide(x[i]))); }
+}
+
+// y = z / (1 + x), z being the gradient
+@compute @workgroup_size(256)
+fn log1p_backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                  @builtin(local_invocation_index) lane: u32) {
+  let mine = my_parts(group, groups, lane, p.size);
+  for (var i = mine.x; i < mine.y; i++) { y[i] = part(wide(z[i]) / (1.0 + wide(x[i]))); }
+}
+
 // swiglu(x, z) = silu(x) · z: x is the gate, z the value
 @compute @workgroup_size(256)
 fn swiglu(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,

@@ -204,7 +204,7 @@ export async function lookAt(
     found.set('top.ids', await step.read(kept.ids))
     found.set('top.probabilities', await step.read(kept.probabilities))
   }
-  for (const [name, projected] of seen) found.set(`anchor.${name}`, await step.read(projected))
+  for (const [name, projected] of seen) found.set(`anchor.${name}`, (await step.read(projected)).map(withinHalf))
   return found
 }
 
@@ -223,6 +223,11 @@ export function observed(
     },
   })
   return { seen, hidden }
+}
+
+/** A huge activation may project to more than f16 holds. */
+function withinHalf(value: number): number {
+  return Math.max(-65504, Math.min(65504, value))
 }
 
 /** Draws of each row as distinct ids with their shares; what is left over is ids of no share, distinct as well. */

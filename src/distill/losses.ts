@@ -1,12 +1,11 @@
 import type { FloatType } from '../core/dtype.ts'
 import { type CpuTensor, toFloat32 } from '../formats/tensor.ts'
 import { add } from '../kernels/add.ts'
-import { scale } from '../kernels/elementwise.ts'
+import { log1p, scale } from '../kernels/elementwise.ts'
 import { headCrossEntropy, headDivergence, headTopKDivergence } from '../kernels/head-loss.ts'
 import { linear } from '../kernels/matmul.ts'
-import { mean } from '../kernels/reduce.ts'
 import { relationKl } from '../kernels/relation-kl.ts'
-import { mse } from '../kernels/row-distance.ts'
+import { squaredError } from '../kernels/row-distance.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import type { Decoder, LinearUpdates } from '../models/decoder.ts'
 import type { Step } from '../runtime/step.ts'
@@ -23,9 +22,12 @@ export interface AnchoredTerms {
    * distribution is not known or not used.
    */
   readonly output: Tensor<'f32'>
-  /** Squared distance to the teacher's whitened projections, mean over components, tokens and layers. */
+  /**
+   * Cauchy loss log(1 + d), d being the squared distance to the teacher's whitened projection, mean over components;
+   * mean over tokens and layers. A token whose state is huge, as an attention sink's is, cannot outvote the others.
+   */
   readonly activation?: Tensor<'f32'>
-  /** KL between the relations of queries, teacher to student, mean over tokens. */
+  /** KL between the relations of projected queries, teacher to student, mean over tokens. */
   readonly attention?: Tensor<'f32'>
 }
 
@@ -70,10 +72,20 @@ export function anchoredTerms(step: Step, options: TermsOptions): AnchoredTerms 
     const { shape, values } = rows.columns.get(`anchor.${name}`)!
     return step.upload('f32', [rows.rows, ...shape], values, name)
   }
-  const distances = anchors.outputs.map(({ layer, teacher: name }) => {
+  const weights = anchoredTokens(rows)
+  const counted = Math.max(
+    1,
+    weights.reduce((sum, weight) => sum + weight, 0),
+  )
+  const meanOfTokens = (values: Tensor<'f32'>) =>
+    weightedMean(step, values, step.upload('f32', values.shape, weights, 'anchored'), counted)
+  const project = (x: Tensor<FloatType>, name: string) => {
     const basis = bases.get(name)!
-    const projected = linear(step, seen.get(`${layer}.output`)!, step.upload('f32', basis.shape, toFloat32(basis)))
-    return mse(step, projected, teacherSays(name))
+    return linear(step, x as Tensor<'f32'>, step.upload('f32', basis.shape, toFloat32(basis)))
+  }
+  const distances = anchors.outputs.map(({ layer, teacher: name }) => {
+    const projected = project(seen.get(`${layer}.output`)!, name)
+    return meanOfTokens(log1p(step, squaredError(step, projected, teacherSays(name))))
   })
   const activation = scale(
     step,
@@ -82,13 +94,27 @@ export function anchoredTerms(step: Step, options: TermsOptions): AnchoredTerms 
   )
 
   const own = seen.get(`${student.config.layers - 1}.query`)!
-  // Both by the student's width, so that the teacher's projection to fewer components does not sharpen its relations.
+  // Both by the whole query's width, so that a projection to fewer components does not sharpen the relations.
   const scaleOfBoth = own.shape[2] ** -0.5
-  const relations = relationKl(step, own as Tensor<'f32'>, teacherSays(anchors.query), {
+  const relations = relationKl(step, project(own, anchors.query), teacherSays(anchors.query), {
     scale: scaleOfBoth,
     teacherScale: scaleOfBoth,
   })
-  return { output, activation, attention: mean(step, relations) }
+  return { output, activation, attention: meanOfTokens(step.reshape(relations, [rows.rows, rows.tokens])) }
+}
+
+/**
+ * 1 for tokens that are anchored, f32 (rows, tokens): not the first of a row, which models use as a sink of attention and
+ * which says little of the text, and none behind the last that is trained, which are padding.
+ */
+function anchoredTokens({ rows, tokens, columns }: CaptureRows): Float32Array<ArrayBuffer> {
+  const trained = columns.get('weights')!.values
+  const anchored = new Float32Array(rows * tokens)
+  for (let r = 0; r < rows; r++) {
+    const last = trained.subarray(r * tokens, (r + 1) * tokens).findLastIndex((weight) => weight > 0)
+    anchored.fill(1, r * tokens + 1, r * tokens + Math.max(1, last + 1))
+  }
+  return anchored
 }
 
 /** The output's term, of the tokens that are trained alone: the others do not go through the head. */

@@ -3,7 +3,7 @@ import { add } from '../../src/kernels/add.ts'
 import { addBias } from '../../src/kernels/bias.ts'
 import { joinColumns } from '../../src/kernels/columns.ts'
 import { cast } from '../../src/kernels/copy.ts'
-import { gelu, mul, scale, silu, sub, swiglu } from '../../src/kernels/elementwise.ts'
+import { gelu, log1p, mul, scale, silu, sub, swiglu } from '../../src/kernels/elementwise.ts'
 import { rmsNorm } from '../../src/kernels/rms-norm.ts'
 import { type Array64, checkOp, zeros } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
@@ -29,6 +29,11 @@ checkOp('mul', { op: mul, reference: map((a, b) => a * b), shapes: two })
 checkOp('scale', { op: (step, x) => scale(step, x, -1.5), reference: map((a) => -1.5 * a), shapes: one })
 checkOp('silu', { op: silu, reference: map((a) => a * sigmoid(a)), shapes: one })
 checkOp('gelu', { op: gelu, reference: map((a) => geluTanh(a)), shapes: one })
+checkOp('log1p of a square', {
+  op: (step, x) => log1p(step, mul(step, x, x)),
+  reference: map((a) => Math.log1p(a * a)),
+  shapes: one,
+})
 checkOp('swiglu', { op: swiglu, reference: map((a, b) => a * sigmoid(a) * b), shapes: two })
 
 test('activations stay finite far from zero', async () => {
