@@ -6,8 +6,8 @@ import { headCrossEntropy } from '../kernels/head-loss.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import { pickScored, valuesAt } from '../train/picked.ts'
 import type { CaptureRows } from './capture-store.ts'
-import { idsOf, targetsOf } from './losses.ts'
 import type { NiwtRun } from './run.ts'
+import { idsOf, targetsOf } from './term-inputs.ts'
 import { reserved, type Workbench } from './workbench.ts'
 
 /** What a way of choosing adapters comes to, on captured rows kept back from training. */
