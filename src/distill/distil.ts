@@ -54,16 +54,16 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
   const routers = await routersOf(run, architecture)
   const controls: Partial<Record<ControlName, TrainResult>> = {}
   for (const control of run.settings.controls ?? []) controls[control] = await trainStudent(run, architecture, control)
-  return { ...main, routerAccuracy: routers.prototypes.accuracy, routers, controls }
+  return { ...main, routerAccuracy: routers.trained.accuracy, routers, controls }
 }
 
 async function routersOf(run: NiwtRun, architecture: StudentArchitecture): Promise<RouterScores> {
   const where = paths(run.folder, run.teacherName)
   using student = await Student.read(run.gpu, where, run.settings.student.storage)
   await using bench = await Workbench.open(run, student, architecture)
-  const { tensors, scores } = await fitRouter(bench)
-  const names = JSON.stringify(run.capabilities.map(({ name }) => name))
-  await writeFileAtomic(`${where.student}/router.safetensors`, writeSafetensors(tensors, { capabilities: names }))
+  const { capabilities, tensors, scores } = await fitRouter(bench)
+  const metadata = { kind: 'linear', capabilities: JSON.stringify(capabilities) }
+  await writeFileAtomic(`${where.student}/router.safetensors`, writeSafetensors(tensors, metadata))
   return scores
 }
 
