@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { parse } from 'yaml'
 import { agreement, prose } from '../../examples/distil-smollm2/make-data.ts'
+import { parseRuntimeConfig } from '../../src/bundle/runtime-config.ts'
 import { RuleError } from '../../src/core/errors.ts'
 import { Random } from '../../src/core/random.ts'
 import { Capture } from '../../src/distill/capture-store.ts'
@@ -17,9 +18,11 @@ import { controlNames, paths } from '../../src/distill/run.ts'
 import { runReport } from '../../src/distill/run-report.ts'
 import { architectureJsonSchema } from '../../src/distill/synthesize.ts'
 import { type DecoderConfig, toHuggingFaceConfig } from '../../src/formats/model-config.ts'
-import { writeSafetensors } from '../../src/formats/safetensors.ts'
+import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensors.ts'
 import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
 import { exists, readJson, writeJson } from '../../src/host/files.ts'
+import { modelHash } from '../../src/models/model-hash.ts'
+import { openModel } from '../../src/models/open-model.ts'
 import { randomTensors } from '../../src/models/random-tensors.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
@@ -49,6 +52,23 @@ beforeAll(async () => {
   await writeFile(join(folder, 'prose.jsonl'), lines([{ text: plain.slice(0, 3000) }]))
 })
 afterAll(() => rm(folder, { recursive: true }))
+
+/** The teacher as large ones are published: its tensors in three files, with an index. */
+async function shardedTeacher(): Promise<string> {
+  const path = join(folder, 'sharded')
+  for (const name of ['config.json', 'tokenizer.json'])
+    await writeJson(join(path, name), await readJson(join(teacher, name)))
+  const { tensors } = parseSafetensors(new Uint8Array(await readFile(join(teacher, 'model.safetensors'))))
+  const places: Record<string, string> = {}
+  for (const shard of [0, 1, 2]) {
+    const file = `model-0000${shard + 1}-of-00003.safetensors`
+    const part = new Map([...tensors].filter((_, i) => i % 3 === shard))
+    for (const name of part.keys()) places[name] = file
+    await writeFile(join(path, file), writeSafetensors(part, { format: 'pt' }))
+  }
+  await writeJson(join(path, 'model.safetensors.index.json'), { metadata: {}, weight_map: places })
+  return path
+}
 
 // On a machine that is shared a run of all stages takes its time.
 vi.setConfig({ testTimeout: 150_000 })
@@ -190,7 +210,8 @@ test.each(['sampled', 'online'] as const)('targets %s train as well', (targets) 
     const out = join(folder, targets)
     const [agreement, prose] = (await smallConfig(out)).capabilities
     const config = await smallConfig(out, {
-      ...{ controls: false, evaluation: { rankShares: [] } },
+      // A teacher in several files is the same teacher.
+      ...{ controls: false, evaluation: { rankShares: [] }, teacher: await shardedTeacher() },
       capabilities: [{ ...agreement, restricted: true }, prose],
       capture: { ...(await smallConfig(out)).capture, targets, ...(targets === 'sampled' && { draws: 6 }) },
       distil: { ...(await smallConfig(out)).distil, reverseFrom: targets === 'sampled' ? 1 : 0.5 },
@@ -205,6 +226,10 @@ test.each(['sampled', 'online'] as const)('targets %s train as well', (targets) 
       capabilities: Record<string, { restricted: boolean }>
     }
     expect(Object.values(manifest.capabilities).map(({ restricted }) => restricted)).toEqual([true, false])
+    const runtime = parseRuntimeConfig(await readFile(join(out, 'nexus_bundle_v1/config/runtime.yaml')))
+    expect(runtime.router).toEqual({ kind: 'linear', capabilities: ['prose'] })
+    await using whole = await openModel(teacher)
+    expect(((await readJson(join(out, 'scope.lock.json'))) as { teacher: string }).teacher).toBe(await modelHash(whole))
     await using capture = await Capture.open(paths(out, 'SmolLM2-135M-Instruct').capture('prose'))
     expect(capture.has('top.ids')).toBe(targets === 'sampled')
     if (targets === 'sampled') {
