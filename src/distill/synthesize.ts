@@ -183,7 +183,8 @@ export function plainConfig(config: ModelConfig, what: string): DecoderConfig {
   const extra = extraFeatures(config)
   if (extra.length > 0)
     throw new SyntaxError(
-      `${what}, but this ${config.family} needs what a plain decoder lacks: ${extra.join(', ')}. Give student.backbone`,
+      `${what}, but this ${config.family} needs what a plain decoder lacks: ${extra.join(', ')}. Students are plain Llama ` +
+        'decoders (llama, and mistral without a window): give one with student.backbone, which a teacher of any family may have',
     )
   const { vocabularySize, width, layers, heads, kvHeads, headSize, ffnWidth } = config
   const { normEps, ropeTheta, contextLength, tiedHead, eosId } = config

@@ -13,7 +13,7 @@ import { configuredRun } from '../../src/distill/config-run.ts'
 import type { DistilResult } from '../../src/distill/distil.ts'
 import type { GateReport } from '../../src/distill/gate.ts'
 import { type PipelineRequest, runGate, runOf, runPipeline } from '../../src/distill/pipeline.ts'
-import { planRun } from '../../src/distill/plan.ts'
+import { checkRun, planRun } from '../../src/distill/plan.ts'
 import { controlNames, paths } from '../../src/distill/run.ts'
 import { runReport } from '../../src/distill/run-report.ts'
 import { architectureJsonSchema } from '../../src/distill/synthesize.ts'
@@ -25,6 +25,7 @@ import { modelHash } from '../../src/models/model-hash.ts'
 import { openModel } from '../../src/models/open-model.ts'
 import { randomTensors } from '../../src/models/random-tensors.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
+import { familyConfigs, writeFamilyFolder } from '../models/family-files.ts'
 
 // The example of examples/distil-smollm2, scaled down: the same config with a small teacher of random weights.
 
@@ -313,6 +314,14 @@ describe('a run that cannot go well is refused before it begins', () => {
     const text = { teacher: 't', out: 'o', student: { layers: 3 }, capabilities: [{ name: 'a', data: 'x' }] }
     expect(() => parseDistillConfig('my.yaml', { ...text, capture: { targets: 'text' } })).toThrow(
       'capture.targets: text is for',
+    )
+  })
+  test.each(['qwen2', 'qwen3', 'gemma3'] as const)('a student cut from a %s', async (family) => {
+    const path = join(folder, family)
+    writeFamilyFolder(path, familyConfigs[family])
+    const request = await requestOf(await smallConfig(join(folder, 'other')))
+    await expect(checkRun(runOf(request), path)).rejects.toThrow(
+      new RegExp(`this ${family} needs what a plain decoder lacks: .*plain Llama decoders .*student.backbone`),
     )
   })
   test('a student that is too large, a line that is not JSON', async () => {
