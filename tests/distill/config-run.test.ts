@@ -24,6 +24,7 @@ import { exists, readJson, writeJson } from '../../src/host/files.ts'
 import { modelHash } from '../../src/models/model-hash.ts'
 import { openModel } from '../../src/models/open-model.ts'
 import { randomTensors } from '../../src/models/random-tensors.ts'
+import { Replays } from '../../src/train/replays.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 import { familyConfigs, writeFamilyFolder } from '../models/family-files.ts'
 
@@ -158,6 +159,31 @@ test('the example runs through all stages, with its controls, and again costs no
       expect(html).toContain(words)
     expect(html).not.toMatch(/(src|href)="http/)
     expect(await runPipeline(request)).toEqual(records)
+  }))
+
+test('replayed steps give the bytes of steps that are recorded each time', () =>
+  withoutLeaks(async () => {
+    const student = async (name: string) => {
+      const out = join(folder, name)
+      const changes = { controls: false, evaluation: { rankShares: [] } }
+      const request = await requestOf(await smallConfig(out, changes))
+      const runGate = () => Promise.reject(new Error('far enough'))
+      await expect(runPipeline({ ...request, runGate })).rejects.toThrow('far enough')
+      const where = paths(out, 'SmolLM2-135M-Instruct')
+      const names = ['backbone', 'router', 'adapters/agreement', 'adapters/prose'].map((file) => `${file}.safetensors`)
+      return Promise.all([where.log, ...names.map((file) => join(where.student, file))].map((path) => readFile(path)))
+    }
+    const replayed = await student('replayed')
+    const { run } = Replays.prototype
+    const keys: unknown[] = []
+    const spy = vi.spyOn(Replays.prototype, 'run').mockImplementation(function (this: Replays, key, label, work) {
+      keys.push(key)
+      return run.call(this, undefined, label, work)
+    })
+    expect(await student('recorded')).toEqual(replayed)
+    spy.mockRestore()
+    expect(keys.length).toBeGreaterThan(4)
+    expect(keys).not.toContain(undefined)
   }))
 
 test('shards that are damaged or missing are named, and alone captured again; more rows are added behind', () =>
