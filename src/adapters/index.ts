@@ -1,3 +1,4 @@
 // Low-rank adapters and the router.
 export { Adapter } from './adapter.ts'
-export { PrototypeRouter } from './router.ts'
+export { LinearRouter } from './linear-router.ts'
+export { PrototypeRouter, type Router } from './router.ts'

@@ -1,3 +1,5 @@
+import { type CpuTensor, cpuTensor } from '../formats/tensor.ts'
+
 /** A prompt's pooled state with the capability that it belongs to. */
 export interface RoutedState {
   readonly state: Float32Array
@@ -66,6 +68,23 @@ export class LinearRouter {
         bias[k] -= w[c] * mean[c]
       }
     return new LinearRouter(capabilities, weights, bias)
+  }
+
+  /** What a bundle packs, f32: `weights` (capabilities, C) and `bias` (capabilities, 1). */
+  toTensors(): Map<string, CpuTensor> {
+    const rows = this.capabilities.length
+    const pack = (width: number, values: readonly number[]) =>
+      cpuTensor('F32', [rows, width], Float32Array.from(values))
+    return new Map([
+      [
+        'weights',
+        pack(
+          this.weights[0].length,
+          this.weights.flatMap((row) => [...row]),
+        ),
+      ],
+      ['bias', pack(1, [...this.bias])],
+    ])
   }
 
   /** The likeliest capability of a pooled state, and its probability. */

@@ -1,4 +1,7 @@
+import type { RouterKind } from '../formats/router-kind.ts'
+import { type CpuTensor, toFloat32 } from '../formats/tensor.ts'
 import type { Decoder } from '../models/decoder.ts'
+import { LinearRouter } from './linear-router.ts'
 
 /**
  * The pooled state of a prompt: the mean over its tokens of the backbone's first layer output, without any adapter.
@@ -16,8 +19,48 @@ export async function pool(backbone: Decoder, ids: readonly number[]): Promise<F
   return pooled
 }
 
+/** Chooses a capability by a prompt's pooled state. */
+export interface Router {
+  readonly capabilities: readonly string[]
+  /** The capability, and how sure the router is, at most 1. */
+  choose(state: Float32Array): { capability: string; score: number }
+}
+
+/**
+ * The router that a file holds.
+ * @param capabilities in the order of its rows.
+ * @param open those that it may choose; the rows of all others are left out.
+ * @returns none when there is nothing to choose.
+ */
+export function readRouter(
+  kind: RouterKind,
+  tensors: ReadonlyMap<string, CpuTensor>,
+  capabilities: readonly string[],
+  open: readonly string[],
+): Router | undefined {
+  const kept = capabilities.filter((name) => open.includes(name))
+  if (kept.length === 0) return undefined
+  const rowsOf = (name: string) => {
+    const tensor = tensors.get(name)
+    if (!tensor) throw new SyntaxError(`Cannot read the router: ${name} is missing`)
+    const width = tensor.shape[1]
+    const values = toFloat32(tensor)
+    return kept.map((capability) => {
+      const row = capabilities.indexOf(capability)
+      return values.subarray(row * width, (row + 1) * width)
+    })
+  }
+  if (kind === 'prototypes') return new PrototypeRouter(kept, rowsOf('prototypes'))
+  const weights = rowsOf('weights').map((row) => Float64Array.from(row))
+  return new LinearRouter(
+    kept,
+    weights,
+    Float64Array.from(rowsOf('bias'), ([value]) => value),
+  )
+}
+
 /** Chooses the capability whose prototype points in the direction nearest to a prompt's pooled state. */
-export class PrototypeRouter {
+export class PrototypeRouter implements Router {
   readonly capabilities: readonly string[]
   readonly #prototypes: readonly Float32Array[]
   readonly #centre: Float32Array

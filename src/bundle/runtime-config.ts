@@ -1,5 +1,6 @@
 import * as z from 'zod'
 import { BundleError } from '../core/errors.ts'
+import { routerKinds } from '../formats/router-kind.ts'
 import { storages } from './manifest.ts'
 import { parseYaml, writeYaml } from './yaml.ts'
 
@@ -7,7 +8,7 @@ const schema = z.strictObject({
   schema_version: z.literal(1),
   backbone: z.strictObject({ storage: z.enum(storages) }),
   router: z.strictObject({
-    kind: z.literal('prototypes'),
+    kind: z.enum(routerKinds),
     /** In the order of the router's rows. */
     capabilities: z.array(z.string()).min(1),
   }),

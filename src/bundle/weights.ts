@@ -1,6 +1,7 @@
 import { BundleError } from '../core/errors.ts'
-import { sizeOf } from '../core/shape.ts'
+import { sameShape, sizeOf } from '../core/shape.ts'
 import { checkWeights, type DecoderConfig, linearShapes, parseModelConfig } from '../formats/model-config.ts'
+import { routerTensors } from '../formats/router-kind.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import type { Files } from './files.ts'
@@ -19,7 +20,10 @@ export async function checkContents(files: Files, manifest: Manifest): Promise<v
   const runtime = parseRuntimeConfig(await files.read('config/runtime.yaml'))
   if (runtime.backbone.storage !== storage)
     throw new BundleError(`config/runtime.yaml says ${runtime.backbone.storage}, the manifest ${storage}`)
-  if ([...runtime.router.capabilities].sort().join() !== [...names].sort().join())
+  const { kind, capabilities: routed } = runtime.router
+  // Trained weights know nothing of what is restricted; prototypes of it are never looked at.
+  const known = kind === 'linear' ? names.filter((name) => !manifest.capabilities[name].restricted) : names
+  if ([...routed].sort().join() !== [...known].sort().join())
     throw new BundleError('config/runtime.yaml routes to other capabilities than the manifest has')
 
   const config = parseModelConfig(JSON.parse(new TextDecoder().decode(await files.read('backbone/config.json'))))
@@ -34,10 +38,15 @@ export async function checkContents(files: Files, manifest: Manifest): Promise<v
     checkAdapterTensors(name, config, await readTensors(files, adapter), parameters)
 
   const router = await readTensors(files, 'router/router.safetensors')
-  const prototypes = router.get('prototypes')
-  const [rows, width] = prototypes?.shape ?? []
-  if (router.size !== 1 || prototypes?.dtype !== 'F32' || rows !== names.length || width !== config.width)
-    throw new BundleError('the router must hold one prototype for each capability and nothing else')
+  const expected = routerTensors[kind](config.width)
+  const fits = Object.entries(expected).every(([name, width]) => {
+    const tensor = router.get(name)
+    return tensor?.dtype === 'F32' && sameShape(tensor.shape, [routed.length, width])
+  })
+  if (!fits || router.size !== Object.keys(expected).length)
+    throw new BundleError(
+      `the router must hold ${Object.keys(expected).join(' and ')} for each capability and nothing else`,
+    )
 }
 
 /** Tensors of a weight file, whose metadata says no more than which library's layout it follows. */

@@ -6,6 +6,7 @@ import { verifyBundle } from '../bundle/verify.ts'
 import { GpuError } from '../core/errors.ts'
 import { runNiwt } from '../demo/niwt.ts'
 import { demoSettings, quickSettings } from '../demo/settings.ts'
+import { controlLines } from '../distill/control-words.ts'
 import type { GateReport } from '../distill/gate.ts'
 import { controlNames, paths, type StageRecord } from '../distill/run.ts'
 import { runReport } from '../distill/run-report.ts'
@@ -158,6 +159,7 @@ async function showResult(
   output.print(
     table(['capability', 'metric', 'teacher', 'student', 'retention', 'lower bound', 'n', 'adapter', 'verdict'], rows),
   )
+  for (const [i, line] of controlLines(report).entries()) output.print(`${i === 0 ? '\n' : ''}${line}`)
   const { teacher, backbone, backboneRatio } = report.parameters
   output.print(
     `\nParameters  teacher ${teacher}, backbone ${backbone} (${backboneRatio.toFixed(3)} of it); adapters as in the table`,

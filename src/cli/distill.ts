@@ -5,6 +5,7 @@ import { parse as parseYaml } from 'yaml'
 import { GpuError, messageOf, UsageError } from '../core/errors.ts'
 import { parseDistillConfig } from '../distill/config.ts'
 import { type ConfiguredRun, configuredRun } from '../distill/config-run.ts'
+import { controlLines } from '../distill/control-words.ts'
 import type { GateReport } from '../distill/gate.ts'
 import { type PipelineRequest, runOf, runPipeline } from '../distill/pipeline.ts'
 import { planRun, type RunPlan } from '../distill/plan.ts'
@@ -150,12 +151,7 @@ async function showResult(folder: string, reportPath: string, output: Output): P
     'verdict',
   ]
   output.print(`\n${table(header, rows)}\n`)
-  for (const [control, scores] of Object.entries(report.controls ?? {})) {
-    const parts = Object.entries(scores ?? {}).map(
-      ([name, { gain, lower, upper }]) => `${name} ${percent(gain)} (${percent(lower)} to ${percent(upper)})`,
-    )
-    output.print(`Over ${control}: ${parts.join(', ')}`)
-  }
+  for (const line of controlLines(report)) output.print(line)
   const { teacher, backbone, backboneRatio } = report.parameters
   output.print(`Parameters  teacher ${teacher}, backbone ${backbone} (${backboneRatio.toFixed(3)} of it)`)
   output.print(`Report      ${reportPath}`)

@@ -1,7 +1,6 @@
 import { InterruptedError, RuleError } from '../core/errors.ts'
 import { Random } from '../core/random.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
-import { toFloat32 } from '../formats/tensor.ts'
 import { checkDiskSpace, exists, readJson, sha256, writeJson } from '../host/files.ts'
 import { headSamples, headTopK } from '../kernels/head-select.ts'
 import { linear } from '../kernels/matmul.ts'
@@ -23,6 +22,7 @@ import {
 import { type Measured, measure } from './measure.ts'
 import type { LayerPlan } from './profile.ts'
 import { type NiwtRun, type NiwtSettings, paths } from './run.ts'
+import { uploadBases } from './term-inputs.ts'
 import { writeTexts, writtenCapability } from './written.ts'
 
 /** Most bytes that a capture may take for a token, all included. */
@@ -192,7 +192,9 @@ export async function lookAt(
   const top = layout.columns.find(({ name }) => name === 'top.ids')
   if (!top) return found
   using step = run.gpu.step({ label: 'capture' })
-  const { seen, hidden } = step.withoutGradients(() => observed(step, teacher, uploadBatch(step, batch).ids, bases))
+  const { seen, hidden } = step.withoutGradients(() =>
+    observed(step, teacher, uploadBatch(step, batch).ids, uploadBases(step, bases)),
+  )
   const [, width] = top.shape
   const normed = teacher.normed(step, hidden)
   if (run.settings.capture.targets === 'sampled') {
@@ -213,13 +215,13 @@ export function observed(
   step: Step,
   model: Decoder,
   ids: Tensor<'u32'>,
-  bases: ReadonlyMap<string, CpuTensor>,
+  bases: ReadonlyMap<string, Tensor<'f32'>>,
 ): { seen: Map<string, Tensor<'f32'>>; hidden: ReturnType<Decoder['hidden']> } {
   const seen = new Map<string, Tensor<'f32'>>()
   const hidden = model.hidden(step, ids, {
     observe(name, x) {
       const basis = bases.get(name)
-      if (basis) seen.set(name, linear(step, x as Tensor<'f32'>, step.upload('f32', basis.shape, toFloat32(basis))))
+      if (basis) seen.set(name, linear(step, x as Tensor<'f32'>, basis))
     },
   })
   return { seen, hidden }

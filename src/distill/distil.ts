@@ -12,7 +12,8 @@ import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { CheckpointStore } from '../train/checkpoint-store.ts'
 import { type StepRecord, trainLoop } from '../train/loop.ts'
-import { type GradientSource, Optimiser } from '../train/optimiser.ts'
+import { Optimiser } from '../train/optimiser.ts'
+import { Replays } from '../train/replays.ts'
 import { linearSchedule } from '../train/schedule.ts'
 import { TrainLog } from '../train/train-log.ts'
 import { recover } from './recover.ts'
@@ -53,16 +54,16 @@ export async function distilStage(run: NiwtRun): Promise<DistilResult> {
   const routers = await routersOf(run, architecture)
   const controls: Partial<Record<ControlName, TrainResult>> = {}
   for (const control of run.settings.controls ?? []) controls[control] = await trainStudent(run, architecture, control)
-  return { ...main, routerAccuracy: routers.prototypes.accuracy, routers, controls }
+  return { ...main, routerAccuracy: routers.trained.accuracy, routers, controls }
 }
 
 async function routersOf(run: NiwtRun, architecture: StudentArchitecture): Promise<RouterScores> {
   const where = paths(run.folder, run.teacherName)
   using student = await Student.read(run.gpu, where, run.settings.student.storage)
   await using bench = await Workbench.open(run, student, architecture)
-  const { tensors, scores } = await fitRouter(bench)
-  const names = JSON.stringify(run.capabilities.map(({ name }) => name))
-  await writeFileAtomic(`${where.student}/router.safetensors`, writeSafetensors(tensors, { capabilities: names }))
+  const { capabilities, tensors, scores } = await fitRouter(bench)
+  const metadata = { kind: 'linear', capabilities: JSON.stringify(capabilities) }
+  await writeFileAtomic(`${where.student}/router.safetensors`, writeSafetensors(tensors, metadata))
   return scores
 }
 
@@ -137,20 +138,32 @@ async function trainStudent(
 
   const loss = (step: Step, index: number) => {
     backboneOptimiser.setTraining(joint(index))
-    const decay = 1 - index / steps
     const terms: Record<string, Tensor<'f32'>> = {}
     const losses = run.capabilities.map(({ name }) => {
       const parts = bench.terms(step, name, reverse(index))
       for (const [term, value] of Object.entries(parts)) terms[`${term} ${name}`] = value
-      return weigh(step, parts, {
-        activation: (distil.alpha * decay) / (norms[`activation ${name}`] ?? 1),
-        attention: (distil.beta * decay) / (norms[`attention ${name}`] ?? 1),
-      })
+      return weigh(step, parts, weights.get(name)!)
     })
     return { total: losses.reduce((sum, one) => add(step, sum, one)), terms }
   }
+  // The last step trains all that is ever trained.
+  const largest = (step: Step) => loss(step, steps - 1).total
+  using scope = run.gpu.scope('anchor weights')
+  const empty = () => scope.empty('f32', [1])
+  const weights = new Map(run.capabilities.map(({ name }) => [name, { activation: empty(), attention: empty() }]))
+  /** Writes what changes from step to step. @returns what else the work of a step depends on. */
+  const feed = (index: number): string => {
+    const decay = 1 - index / steps
+    for (const [name, { activation, attention }] of weights) {
+      run.gpu.write(activation, [(distil.alpha * decay) / (norms[`activation ${name}`] ?? 1)])
+      run.gpu.write(attention, [(distil.beta * decay) / (norms[`attention ${name}`] ?? 1)])
+    }
+    return [joint(index), reverse(index), ...[...weights.keys()].map((name) => bench.shapeOf(name))].join(', ')
+  }
+  using replays = new Replays(run.gpu)
   let peak = () => 0
   let used = 0
+  let host = 0
   let planned: number | undefined
   let latest: StepRecord | undefined
   let savedAt = found?.step ?? 0
@@ -164,15 +177,22 @@ async function trainStudent(
       started = performance.now()
       peak = run.gpu.watchPeak()
       for (const { name } of run.capabilities) await bench.fetch(name, index)
-      // The last step trains all that is ever trained.
-      planned ??=
-        run.gpu.memory.liveBytes + run.gpu.plan((step) => void step.backward(loss(step, steps - 1).total)).peakBytes
+      planned ??= run.gpu.memory.liveBytes + run.gpu.plan((step) => void step.backward(largest(step))).peakBytes
+      adapterOptimiser.begin(adapterLr(index))
+      if (joint(index)) backboneOptimiser.begin(backboneLr(index - distil.adapterSteps))
     },
+    replays,
+    feed,
+    largest,
     loss,
-    update: (step, gradients, index) => update(step, gradients, index),
+    update(step, gradients, index) {
+      const clip = adapterOptimiser.update(step, gradients)
+      return joint(index) ? backboneOptimiser.update(step, gradients) : clip
+    },
     describe: (index) => `rows of step ${index} of ${[...bench.captures.keys()].join(', ')}`,
-    async after(record) {
+    async after(record, { hostMilliseconds }) {
       latest = record
+      host = hostMilliseconds
       used = peak()
       if (record.step === 0) {
         // Anchors are divided by what they were at the start, so that their weights mean the same for every capability.
@@ -182,10 +202,10 @@ async function trainStudent(
       }
       last = { ...record.terms }
       const seconds = (performance.now() - started) / 1000
-      const weights = { alpha: distil.alpha * (1 - record.step / steps), beta: distil.beta * (1 - record.step / steps) }
-      await log.add({ ...record, ...weights, tokens: bench.tokens })
+      const decay = 1 - record.step / steps
+      await log.add({ ...record, alpha: distil.alpha * decay, beta: distil.beta * decay, tokens: bench.tokens })
       // What is another every time has a file of its own: the log of a run that was killed is that of one that was not.
-      await times.add({ step: record.step, seconds, memory: used, planned })
+      await times.add({ step: record.step, seconds, host: host / 1000, memory: used, planned })
       const done = record.step + 1
       if (done < steps && distil.recoverEvery && done % distil.recoverEvery === 0)
         await restore(distil.adapterSteps + distil.jointSteps + done)
@@ -195,6 +215,7 @@ async function trainStudent(
     figures: ({ terms }) => ({
       ...summed(terms),
       'tokens/s': ((1000 * bench.tokens) / (performance.now() - started)).toFixed(0),
+      host: `${host.toFixed(0)} ms`,
       memory: `${mebibytes(used)} of ${mebibytes(planned ?? 0)} MiB planned`,
     }),
     ...(run.signal && { signal: run.signal }),
@@ -206,12 +227,8 @@ async function trainStudent(
     throw error
   })
 
-  function update(step: Step, gradients: GradientSource, index: number): Tensor<'f32'> {
-    const clip = adapterOptimiser.update(step, gradients, adapterLr(index))
-    return joint(index) ? backboneOptimiser.update(step, gradients, backboneLr(index - distil.adapterSteps)) : clip
-  }
-
   async function restore(offset: number): Promise<void> {
+    replays.clear()
     backboneOptimiser.setTraining(false)
     for (const name of await recover(bench, offset)) recovered.add(name)
     adapterOptimiser.setTraining(true)

@@ -4,6 +4,7 @@ import { sha256 } from '../bundle/files.ts'
 import { packBundle } from '../bundle/pack.ts'
 import { writeRuntimeConfig } from '../bundle/runtime-config.ts'
 import { assertVerified } from '../bundle/verify.ts'
+import type { RouterKind } from '../formats/router-kind.ts'
 import { parseSafetensors, writeSafetensors } from '../formats/safetensors.ts'
 import { exists, FolderFiles, readBytes, readJson, removeFolder } from '../host/files.ts'
 import type { GateReport } from './gate.ts'
@@ -43,23 +44,21 @@ export async function packStage(run: NiwtRun, facts: PackFacts): Promise<{ bytes
   const base = await sha256(backbone)
   const names = run.capabilities.map(({ name }) => name)
   const { storage = 'f16' } = run.settings.student
+  const router = parseSafetensors(await student('router.safetensors'))
+  // What an older run fitted has a row for each capability, restricted or not.
+  const kind: RouterKind = router.tensors.has('weights') ? 'linear' : 'prototypes'
+  const routed = kind === 'linear' ? names.filter((name) => !facts.restricted?.includes(name)) : names
   const parts = new Map<string, Uint8Array<ArrayBuffer>>([
     ['backbone/backbone.safetensors', backbone],
     ['backbone/config.json', json(architecture.backbone)],
     ['tokenizer/tokenizer.json', json(facts.tokenizer)],
-    [
-      'config/runtime.yaml',
-      writeRuntimeConfig({ backbone: { storage }, router: { kind: 'prototypes', capabilities: names } }),
-    ],
+    ['config/runtime.yaml', writeRuntimeConfig({ backbone: { storage }, router: { kind, capabilities: routed } })],
     ['verify_report.json', json(report)],
     ['README.md', text(readme(run, report))],
     ['LICENSE', text(facts.licence)],
   ])
   // The router's file loses what only the run needed.
-  parts.set(
-    'router/router.safetensors',
-    writeSafetensors(parseSafetensors(await student('router.safetensors')).tensors),
-  )
+  parts.set('router/router.safetensors', writeSafetensors(router.tensors))
   for (const name of names) parts.set(`adapters/${name}.safetensors`, await student(`adapters/${name}.safetensors`))
 
   for (const [path, bytes] of facts.program ?? []) parts.set(path, bytes)

@@ -4,8 +4,10 @@ import { z } from 'zod'
 import { GpuError, RuleError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import { buildTime } from '../host/build-time.ts'
-import { exists, readJson, removeFolder, sha256, sha256OfFile, writeJson } from '../host/files.ts'
+import { exists, readJson, removeFolder, sha256, writeJson } from '../host/files.ts'
 import { readProgram } from '../host/program.ts'
+import { modelHash } from '../models/model-hash.ts'
+import { openModel } from '../models/open-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Capability } from '../train/capability.ts'
 import { captureStage, capturesAreWhole } from './capture.ts'
@@ -140,7 +142,8 @@ export async function runPipeline(request: PipelineRequest): Promise<StageRecord
 }
 
 async function teacherHash(path: string): Promise<string> {
-  return sha256OfFile(path.endsWith('.gguf') ? path : join(path, 'model.safetensors'))
+  await using model = await openModel(path)
+  return await modelHash(model)
 }
 
 /** A working copy: NIWT deletes it, and never touches the original. One file is linked where the disk allows. */

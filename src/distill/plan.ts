@@ -11,10 +11,11 @@ import { Optimiser } from '../train/optimiser.ts'
 import { type AnchorPlan, planAnchors, queryWidth } from './anchors.ts'
 import { captureColumns, lookAt } from './capture.ts'
 import { bytesPerToken, type CaptureColumn, type CaptureLayout, type CaptureRows } from './capture-store.ts'
-import { anchoredTerms } from './losses.ts'
+import { anchoredTerms, wantedOf } from './losses.ts'
 import { mostTried } from './profile.ts'
 import type { NiwtRun } from './run.ts'
 import { expectSmaller, modelParameters, plainConfig, rankParameters, uniformRanks } from './synthesize.ts'
+import { inputValues, uploadBases, uploadInputs } from './term-inputs.ts'
 import { weigh } from './workbench.ts'
 
 /** What a run would take: see {@link planRun}. */
@@ -189,10 +190,14 @@ async function timeStep(
     const resident = gpu.memory.liveBytes - before
     const batches = run.capabilities.map(({ name }) => emptyRows(distil.rows[name], settings.tokens, columns))
     const work = (step: Step) => {
+      const projections = uploadBases(step, bases)
       const losses = batches.map((rows, i) => {
+        const anchored =
+          anchors !== undefined && !distil.gradientCheckpoint && rows.columns.has(`anchor.${anchors.query}`)
+        const wanted = wantedOf({ anchored }, rows.columns.has('top.ids'))
         const parts = anchoredTerms(step, {
-          ...{ student, adapter: adapters[i], rows, bases, anchors: anchors ?? { kept: [], outputs: [], query: '' } },
-          anchored: anchors !== undefined && !distil.gradientCheckpoint && rows.columns.has(`anchor.${anchors.query}`),
+          ...{ student, adapter: adapters[i], anchors: anchors ?? { kept: [], outputs: [], query: '' }, anchored },
+          ...{ inputs: uploadInputs(step, inputValues(rows, wanted)), bases: projections },
           checkpoint: distil.gradientCheckpoint ?? false,
         })
         return weigh(step, parts, { activation: distil.alpha, attention: distil.beta })

@@ -2,7 +2,7 @@ import { trainLoop } from '../train/loop.ts'
 import { Optimiser } from '../train/optimiser.ts'
 import { likeliest, pickScored } from '../train/picked.ts'
 import type { CaptureRows } from './capture-store.ts'
-import { idsOf, targetsOf } from './losses.ts'
+import { idsOf, targetsOf } from './term-inputs.ts'
 import { reserved, type Workbench, weigh } from './workbench.ts'
 
 /**
@@ -30,12 +30,16 @@ export async function recover(bench: Workbench, offset: number): Promise<string[
         gpu: run.gpu,
         steps: recoverySteps,
         lr,
-        prepare: (index) => bench.fetch(capability, offset + index),
+        async prepare(index) {
+          await bench.fetch(capability, offset + index)
+          optimiser.begin(lr(index))
+        },
+        feed: () => bench.shapeOf(capability),
         loss(step) {
           const parts = bench.terms(step, capability, false)
           return { total: weigh(step, parts, { activation: 0.1 * alpha, attention: 0 }), terms: { ...parts } }
         },
-        update: (step, gradients, index) => optimiser.update(step, gradients, lr(index)),
+        update: (step, gradients) => optimiser.update(step, gradients),
         onProgress: run.onProgress,
         ...(run.signal && { signal: run.signal }),
       })

@@ -1,13 +1,13 @@
 import { ArrowRouter, arrowPrototypes } from '../adapters/arrow.ts'
 import { LinearRouter, type RoutedState } from '../adapters/linear-router.ts'
-import { PrototypeRouter, pool } from '../adapters/router.ts'
-import { type CpuTensor, cpuTensor } from '../formats/tensor.ts'
+import { PrototypeRouter, pool, readRouter } from '../adapters/router.ts'
+import type { CpuTensor } from '../formats/tensor.ts'
 import { headCrossEntropy } from '../kernels/head-loss.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import { pickScored, valuesAt } from '../train/picked.ts'
 import type { CaptureRows } from './capture-store.ts'
-import { idsOf, targetsOf } from './losses.ts'
 import type { NiwtRun } from './run.ts'
+import { idsOf, targetsOf } from './term-inputs.ts'
 import { reserved, type Workbench } from './workbench.ts'
 
 /** What a way of choosing adapters comes to, on captured rows kept back from training. */
@@ -18,10 +18,10 @@ export interface RouterScore {
   readonly loss: number
 }
 
-/** The packed router (nearest mean of pooled states), the trained one, Arrow's, and the bounds of all. */
+/** The trained router, which is packed, the nearest mean of pooled states, Arrow's, and the bounds of all. */
 export interface RouterScores {
-  readonly prototypes: RouterScore
   readonly trained: RouterScore
+  readonly prototypes: RouterScore
   readonly arrow: RouterScore
   readonly oracle: RouterScore
   readonly random: RouterScore
@@ -42,19 +42,20 @@ interface Trial extends RoutedState {
 
 /**
  * Fits the routers of a student. Restricted capabilities have no place in them.
- * @returns what is packed: f32 `prototypes` (capabilities, C); and how each router does.
+ * @returns what is packed, the trained router of the open capabilities; and how each router does.
  */
-export async function fitRouter(bench: Workbench): Promise<{ tensors: Map<string, CpuTensor>; scores: RouterScores }> {
+export async function fitRouter(
+  bench: Workbench,
+): Promise<{ capabilities: readonly string[]; tensors: Map<string, CpuTensor>; scores: RouterScores }> {
   const { run, student, captures } = bench
   const { backbone } = student
   const { width, layers } = backbone.config
-  const names = run.capabilities.map(({ name }) => name)
-  const open = names.filter((name) => !run.restricted?.includes(name))
+  const open = run.capabilities.map(({ name }) => name).filter((name) => !run.restricted?.includes(name))
   if (open.length === 0) throw new RangeError('Cannot fit a router: all capabilities are restricted')
 
   const examples: RoutedState[] = []
   const means: Float32Array[] = []
-  for (const capability of names) {
+  for (const capability of open) {
     const capture = captures.get(capability)!
     const count = Math.min(fitRows, capture.rows - reserved(capture).length)
     const states: Float32Array[] = []
@@ -68,12 +69,10 @@ export async function fitRouter(bench: Workbench): Promise<{ tensors: Map<string
     for (const state of states) for (let c = 0; c < width; c++) mean[c] += state[c] / count
     means.push(Float32Array.from(mean))
   }
-  const openMeans = means.filter((_, i) => open.includes(names[i]))
-  const prototypes = new PrototypeRouter(open, openMeans)
-  const trained = LinearRouter.fit(
-    open,
-    examples.filter(({ capability }) => open.includes(capability)),
-  )
+  const prototypes = new PrototypeRouter(open, means)
+  const tensors = LinearRouter.fit(open, examples).toTensors()
+  // Scored as it is packed.
+  const trained = readRouter('linear', tensors, open, open)!
   const directions = await Promise.all(
     open.map((name) => arrowPrototypes(student.adapters.get(name)!, layers, backbone)),
   )
@@ -92,15 +91,14 @@ export async function fitRouter(bench: Workbench): Promise<{ tensors: Map<string
   }
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
   const scores: RouterScores = {
-    prototypes: await chosen(({ state }) => prototypes.choose(state).capability),
     trained: await chosen(({ state }) => trained.choose(state).capability),
+    prototypes: await chosen(({ state }) => prototypes.choose(state).capability),
     arrow: await chosen(async ({ prompt }) => (await arrow.choose(prompt)).capability),
     oracle: await chosen(({ capability }) => capability),
     random: { accuracy: 1 / open.length, loss: mean(trials.map(({ losses }) => mean(Object.values(losses)))) },
     n: trials.length,
   }
-  const packed = cpuTensor('F32', [means.length, width], Float32Array.from(means.flatMap((row) => [...row])))
-  return { tensors: new Map([['prototypes', packed]]), scores }
+  return { capabilities: open, tensors, scores }
 }
 
 /** The reserved rows of a capability: how its prompts look, and what each adapter makes of the rest. */

@@ -1,7 +1,9 @@
 import { exists, readBytes, readJson } from '../host/files.ts'
 import { barChart } from '../report/bar-chart.ts'
+import { intervalChart } from '../report/interval-chart.ts'
 import { type LineSeries, lineChart } from '../report/line-chart.ts'
 import { card, dataTable, reportPage, type Section } from '../report/page.ts'
+import { anchorsSay, points, verdictOf } from './control-words.ts'
 import type { GateReport } from './gate.ts'
 import { controlNames, paths, type StageRecord } from './run.ts'
 import { readArchitecture, type StudentArchitecture } from './synthesize.ts'
@@ -119,40 +121,36 @@ function controlSection(report: GateReport): Section {
   const rows = controls.flatMap(([control, scores]) =>
     names.map((name) => {
       const { score, ratio, bitsPerToken, gain, lower, upper } = scores![name]
-      const says = lower > 0 ? 'the student is better' : upper < 0 ? 'the control is better' : 'not told apart'
-      const interval = `${(100 * lower).toFixed(2)} to ${(100 * upper).toFixed(2)}`
       return [
-        control,
-        name,
-        percent(score),
-        percent(ratio),
-        bitsPerToken.toFixed(3),
-        (100 * gain).toFixed(2),
-        interval,
-        says,
+        ...[control, name, percent(score), percent(ratio), bitsPerToken.toFixed(3), points(gain)],
+        ...[`${points(lower)} to ${points(upper)}`, verdictOf({ lower, upper })],
       ]
     }),
   )
   const header = ['control', 'capability', 'score', 'kept', 'bits a token', 'student ahead by, points', '95 % interval']
+  // What inherits nothing is so far behind that beside it nothing else could be seen.
+  const near = controls.filter(([control]) => control !== 'random-init' || controls.length === 1)
+  const says = anchorsSay(report)
   return {
     title: 'Controls',
-    text: 'Students of the same budget that each lack one part of the method. An interval that holds zero proves nothing.',
+    text:
+      `${says === undefined ? '' : `${says} `}Controls are students of the same budget that each lack one part of the method; ` +
+      'items are paired. An interval that holds zero proves nothing.',
     body: [
       dataTable([...header, 'what it says'], rows),
       ...names.map((name) =>
         card(
-          name,
-          barChart({
-            ...{ title: `Score on ${name}`, description: 'The student and its controls' },
-            categories: ['student', ...controls.map(([control]) => control)],
-            series: [
-              {
-                name: 'score',
-                values: [report.capabilities[name].student, ...controls.map(([, scores]) => scores![name].score)],
-              },
-            ],
+          `${name}: student less control`,
+          intervalChart({
+            title: `What the student is ahead of its controls by on ${name}`,
+            description: `Percentage points with their 95 % intervals${near.length < controls.length ? '; random-init is in the table' : ''}`,
+            categories: near.map(([control]) => control),
+            intervals: near.map(([, scores]) => {
+              const { gain, lower, upper } = scores![name]
+              return { value: 100 * gain, lower: 100 * lower, upper: 100 * upper }
+            }),
             x: { label: '' },
-            y: { label: 'score' },
+            y: { label: 'points' },
           }),
         ),
       ),
@@ -242,7 +240,7 @@ function rankSection(report: GateReport, architecture: StudentArchitecture): Sec
   }
   const names = Object.keys(architecture.adapters)
   const kept = architecture.anchors.kept.join(', ')
-  const points = Object.entries(report.rankCurve ?? {}).map(([name, curve]) => ({
+  const curves = Object.entries(report.rankCurve ?? {}).map(([name, curve]) => ({
     name,
     points: curve.map(({ rank, ratio }) => [rank, ratio] as const),
   }))
@@ -253,7 +251,7 @@ function rankSection(report: GateReport, architecture: StudentArchitecture): Sec
     title: 'The student and its ranks',
     text: `It keeps the teacher’s layers ${kept}.${ffn}`,
     body: [
-      ...(points.length > 0
+      ...(curves.length > 0
         ? [
             card(
               'what is kept at smaller ranks',
@@ -262,7 +260,7 @@ function rankSection(report: GateReport, architecture: StudentArchitecture): Sec
                   title: 'Retention against rank',
                   description: 'Each adapter cut to a share of its rank by its singular values',
                 },
-                series: points,
+                series: curves,
                 x: { label: 'mean rank' },
                 y: { label: 'kept of the teacher' },
               }),
@@ -295,12 +293,19 @@ function mean(values: readonly number[]): number {
 
 function routerSection({ routers }: GateReport): Section {
   const { n, ...all } = routers!
-  const rows = Object.entries(all).map(([name, { accuracy, loss }]) => [name, percent(accuracy), loss.toFixed(4)])
+  const rows = Object.entries(all).map(([name, { accuracy, loss }]) => [
+    ...[name === 'trained' ? 'trained (packed)' : name, percent(accuracy), loss.toFixed(4)],
+  ])
   return {
     title: 'Routers',
     text: `On ${n} captured rows that training did not see. The oracle knows the capability; random does not look.`,
     body: [dataTable(['router', 'right adapter', 'loss under it, nats a token'], rows)],
   }
+}
+
+/** `bytes per token` for `bytesPerToken`. */
+function wordsOf(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)
 }
 
 async function timeSection(where: ReturnType<typeof paths>): Promise<Section> {
@@ -314,7 +319,7 @@ async function timeSection(where: ReturnType<typeof paths>): Promise<Section> {
       rows.push([
         stage,
         seconds.toFixed(1),
-        facts.map(([name, value]) => `${name} ${Number((value as number).toPrecision(5))}`).join(', '),
+        facts.map(([name, value]) => `${wordsOf(name)} ${Number((value as number).toPrecision(5))}`).join(', '),
       ])
     }
   const lines = await readLines<LogLine>(where.log)

@@ -10,6 +10,7 @@ import {
   toHuggingFaceConfig,
 } from '../formats/model-config.ts'
 import { extraFeatures, type ModelConfig } from '../formats/model-family.ts'
+import { routerKinds } from '../formats/router-kind.ts'
 import { writeSafetensors } from '../formats/safetensors.ts'
 import { type CpuTensor, cpuTensor } from '../formats/tensor.ts'
 import { readJson, writeFileAtomic, writeJson } from '../host/files.ts'
@@ -58,7 +59,7 @@ const architectureSchema = z.object({
       ratio: z.number().meta({ description: 'parameters / teacher.parameters' }),
     }),
   ),
-  router: z.object({ kind: z.literal('prototypes'), width: whole.positive() }),
+  router: z.object({ kind: z.enum(routerKinds), width: whole.positive() }),
 })
 
 /** The JSON Schema of student_arch.json, as docs/student_arch.schema.json publishes it. */
@@ -124,7 +125,7 @@ export async function synthesizeStage(run: NiwtRun): Promise<Pick<StudentArchite
     anchors: { ...anchors, kept: [...anchors.kept], outputs: [...anchors.outputs] },
     ...(ffn && { ffn }),
     adapters,
-    router: { kind: 'prototypes', width: config.width },
+    router: { kind: 'linear', width: config.width },
   }
   await writeFileAtomic(where.initial, writeSafetensors(tensors, { format: 'pt' }))
   await writeJson(where.architecture, architecture)
@@ -182,7 +183,8 @@ export function plainConfig(config: ModelConfig, what: string): DecoderConfig {
   const extra = extraFeatures(config)
   if (extra.length > 0)
     throw new SyntaxError(
-      `${what}, but this ${config.family} needs what a plain decoder lacks: ${extra.join(', ')}. Give student.backbone`,
+      `${what}, but this ${config.family} needs what a plain decoder lacks: ${extra.join(', ')}. Students are plain Llama ` +
+        'decoders (llama, and mistral without a window): give one with student.backbone, which a teacher of any family may have',
     )
   const { vocabularySize, width, layers, heads, kvHeads, headSize, ffnWidth } = config
   const { normEps, ropeTheta, contextLength, tiedHead, eosId } = config

@@ -1,16 +1,25 @@
 import { Random } from '../core/random.ts'
 import type { CpuTensor } from '../formats/tensor.ts'
 import { add } from '../kernels/add.ts'
-import { scale } from '../kernels/elementwise.ts'
+import { mul, scale } from '../kernels/elementwise.ts'
 import type { Decoder } from '../models/decoder.ts'
+import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { anchorBases } from './anchors.ts'
-import { Capture, type CaptureRows } from './capture-store.ts'
-import { type AnchoredTerms, anchoredTerms } from './losses.ts'
+import { Capture } from './capture-store.ts'
+import { type AnchoredTerms, anchoredTerms, type TermsOptions, wantedOf } from './losses.ts'
 import { type ControlName, type NiwtRun, paths } from './run.ts'
 import type { Student } from './student.ts'
 import type { StudentArchitecture } from './synthesize.ts'
+import { inputValues, type TermInputs, uploadBases, uploadInputs, writeInputs } from './term-inputs.ts'
+
+/** Rows on the GPU. */
+interface Fetched {
+  readonly tokens: number
+  readonly shape: string
+  readonly inputs: TermInputs
+}
 
 /** What training works on, put together once. Dispose of it when done. */
 export class Workbench implements AsyncDisposable {
@@ -21,8 +30,11 @@ export class Workbench implements AsyncDisposable {
   readonly control: ControlName | undefined
   /** A teacher beside the student. */
   readonly teacher: Decoder | undefined
-  readonly #bases: ReadonlyMap<string, ReadonlyMap<string, CpuTensor>>
-  readonly #current = new Map<string, CaptureRows>()
+  readonly #scope: Scope
+  readonly #bases: ReadonlyMap<string, ReadonlyMap<string, Tensor<'f32'>>>
+  readonly #current = new Map<string, Fetched>()
+  /** Where rows are written, by capability and shape. */
+  readonly #rooms = new Map<string, TermInputs>()
 
   private constructor(
     run: NiwtRun,
@@ -39,7 +51,8 @@ export class Workbench implements AsyncDisposable {
     this.control = control
     this.teacher = teacher
     this.captures = captures
-    this.#bases = bases
+    this.#scope = run.gpu.scope('inputs')
+    this.#bases = new Map([...bases].map(([name, own]) => [name, uploadBases(this.#scope, own)]))
   }
 
   /** Opens the captures of a run for `student`, or for the student of a control. */
@@ -69,34 +82,47 @@ export class Workbench implements AsyncDisposable {
     return this.teacher !== undefined || capture.has(`anchor.${this.architecture.anchors.query}`)
   }
 
-  /** Reads the rows of step `index` of a capability, which {@link terms} then uses. */
+  /** Reads the rows of step `index` of a capability to where {@link terms} finds them, with other rows of their shape. */
   async fetch(name: string, index: number): Promise<void> {
     const capture = this.captures.get(name)!
-    this.#current.set(name, await capture.read(drawRows(this.run, capture, name, index)))
+    const rows = await capture.read(drawRows(this.run, capture, name, index))
+    const values = inputValues(rows, wantedOf(this.#how(false), capture.has('top.ids')))
+    const shape = `${name} ${values.get('places')!.shape}`
+    const room = this.#rooms.get(shape)
+    if (room) writeInputs(this.run.gpu, room, values)
+    const inputs = room ?? uploadInputs(this.#scope, values)
+    this.#rooms.set(shape, inputs)
+    this.#current.set(name, { tokens: rows.rows * rows.tokens, shape, inputs })
   }
 
   /** Tokens of the rows that were fetched last, of all capabilities together. */
   get tokens(): number {
-    return [...this.#current.values()].reduce((sum, { rows, tokens }) => sum + rows * tokens, 0)
+    return [...this.#current.values()].reduce((sum, { tokens }) => sum + tokens, 0)
+  }
+
+  /** What the work on the rows of a capability that were fetched last has in common with that on others. */
+  shapeOf(name: string): string {
+    return this.#current.get(name)!.shape
   }
 
   /** The terms of the loss of a capability on the rows that were fetched last. */
   terms(step: Step, name: string, reverse: boolean): AnchoredTerms {
-    const { student, architecture, teacher, anchored } = this
+    const { student, architecture } = this
     return anchoredTerms(step, {
-      ...{ student: student.backbone, adapter: student.adapters.get(name)!, rows: this.#current.get(name)! },
-      ...{
-        anchors: architecture.anchors,
-        bases: this.#bases.get(name) ?? new Map(),
-        anchored,
-        ...(teacher && { teacher }),
-      },
-      output: this.control === 'cross-entropy' ? 'crossEntropy' : reverse ? 'reverseKl' : 'forwardKl',
+      ...{ student: student.backbone, adapter: student.adapters.get(name)!, inputs: this.#current.get(name)!.inputs },
+      ...{ anchors: architecture.anchors, bases: this.#bases.get(name) ?? new Map(), ...this.#how(reverse) },
       checkpoint: this.run.settings.distil.gradientCheckpoint ?? false,
     })
   }
 
+  #how(reverse: boolean): Pick<TermsOptions, 'teacher' | 'output' | 'anchored'> {
+    const { teacher, anchored, control } = this
+    const output = control === 'cross-entropy' ? 'crossEntropy' : reverse ? 'reverseKl' : 'forwardKl'
+    return { output, anchored, ...(teacher && { teacher }) }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#scope[Symbol.dispose]()
     for (const capture of this.captures.values()) await capture[Symbol.asyncDispose]()
   }
 }
@@ -109,15 +135,19 @@ export function reservedRows({ rows }: Pick<Capture, 'rows'>): number {
   return Math.min(mostReserved, Math.ceil(rows / 5))
 }
 
+/** What a term counts: a number, or f32 [1], which a replayed step reads anew. */
+export type Weight = number | Tensor<'f32'>
+
 /** L = L_output + α · L_activation + β · L_attention, with the weights as they are at this step. */
 export function weigh(
   step: Step,
   { output, activation, attention }: AnchoredTerms,
-  weights: { activation: number; attention: number },
+  weights: Readonly<Record<'activation' | 'attention', Weight>>,
 ): Tensor<'f32'> {
   if (!activation || !attention) return output
-  const anchors = add(step, scale(step, activation, weights.activation), scale(step, attention, weights.attention))
-  return add(step, output, anchors)
+  const times = (term: Tensor<'f32'>, weight: Weight) =>
+    typeof weight === 'number' ? scale(step, term, weight) : mul(step, term, weight)
+  return add(step, output, add(step, times(activation, weights.activation), times(attention, weights.attention)))
 }
 
 /**

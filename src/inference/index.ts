@@ -1,7 +1,7 @@
 // What runs a bundle: in Node, in a page, in a worker. Nothing of training is here.
 export { openBundle, openGpuRoot } from '#host'
 export { Adapter } from '../adapters/adapter.ts'
-export { PrototypeRouter } from '../adapters/router.ts'
+export { PrototypeRouter, type Router } from '../adapters/router.ts'
 export { MemoryFiles } from '../bundle/files.ts'
 export { readPublicKey } from '../bundle/keys.ts'
 export type { Manifest } from '../bundle/manifest.ts'

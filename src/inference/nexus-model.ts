@@ -1,6 +1,6 @@
 import { openBundle, openGpuRoot } from '#host'
 import { Adapter } from '../adapters/adapter.ts'
-import { PrototypeRouter, pool } from '../adapters/router.ts'
+import { pool, type Router, readRouter } from '../adapters/router.ts'
 import type { Files } from '../bundle/files.ts'
 import type { Manifest } from '../bundle/manifest.ts'
 import { parseRuntimeConfig } from '../bundle/runtime-config.ts'
@@ -10,7 +10,6 @@ import { openVerified, type VerifyOptions, type VerifyReport } from '../bundle/v
 import { type OnProgress, silent } from '../core/progress.ts'
 import { type DecoderConfig, parseModelConfig } from '../formats/model-config.ts'
 import { parseSafetensors } from '../formats/safetensors.ts'
-import { toFloat32 } from '../formats/tensor.ts'
 import { loadTokenizer, type Tokenizer } from '../formats/tokenizer.ts'
 import { embedding } from '../kernels/embedding.ts'
 import { Decoder } from '../models/decoder.ts'
@@ -73,7 +72,7 @@ export class NexusModel implements Disposable {
   readonly #decoder: Decoder
   readonly #engine: Engine
   readonly #adapters: AdapterShelf
-  readonly #router: PrototypeRouter | undefined
+  readonly #router: Router | undefined
   readonly #tokenizer: Tokenizer
 
   private constructor(parts: ModelParts, ownsGpu: boolean) {
@@ -246,7 +245,7 @@ interface ModelParts {
   readonly report: VerifyReport
   readonly decoder: Decoder
   readonly adapters: readonly Adapter[]
-  readonly router: PrototypeRouter | undefined
+  readonly router: Router | undefined
   readonly tokenizer: Tokenizer
 }
 
@@ -259,8 +258,8 @@ async function loadParts(gpu: Gpu, report: VerifyReport, files: Files, options: 
   const tell = (done: number) => onProgress({ task: 'load', done, total: wanted.length + 1, unit: 'parts' })
   const tokenizer = loadTokenizer(await json('tokenizer/tokenizer.json'))
   const config = parseModelConfig(await json('backbone/config.json'))
-  const prototypes = toFloat32((await tensors('router/router.safetensors')).get('prototypes')!)
-  const { capabilities } = parseRuntimeConfig(await files.read('config/runtime.yaml')).router
+  const routing = await tensors('router/router.safetensors')
+  const { kind, capabilities } = parseRuntimeConfig(await files.read('config/runtime.yaml')).router
   tell(0)
   const backbone = unpackBackbone(await tensors('backbone/backbone.safetensors'))
   const { storage } = manifest.model_metadata
@@ -278,16 +277,7 @@ async function loadParts(gpu: Gpu, report: VerifyReport, files: Files, options: 
   }
   tell(1 + adapters.length)
   // A restricted adapter is named by its caller or not used: the router does not know it.
-  const routed = capabilities
-    .map((name, i) => ({ name, row: prototypes.subarray(i * config.width, (i + 1) * config.width) }))
-    .filter(({ name }) => !manifest.capabilities[name].restricted)
-  const router = routed.length === 0 ? undefined : makeRouter(routed)
+  const open = capabilities.filter((name) => !manifest.capabilities[name].restricted)
+  const router = readRouter(kind, routing, capabilities, open)
   return { manifest, report, decoder, adapters, router, tokenizer }
-}
-
-function makeRouter(routed: readonly { name: string; row: Float32Array }[]): PrototypeRouter {
-  return new PrototypeRouter(
-    routed.map(({ name }) => name),
-    routed.map(({ row }) => row),
-  )
 }

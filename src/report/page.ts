@@ -78,7 +78,9 @@ export function card(title: string, chart: string, { wide = false } = {}): strin
 
 /** A table of texts; columns of numbers stand to the right. */
 export function dataTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const numeric = header.map((_, c) => rows.length > 0 && rows.every((row) => /^([-\d]|$)/.test(row[c])))
+  const numeric = header.map(
+    (_, c) => rows.length > 0 && rows.every((row) => /^([-+−]?\d[\d.,]*(e-?\d+)?( |$)|$)/.test(row[c])),
+  )
   const cell = (kind: 'th' | 'td') => (text: string, c: number) =>
     element(kind, numeric[c] ? { class: 'number' } : {}, escapeText(text))
   const line = (cells: string) => element('tr', {}, cells)

@@ -13,12 +13,44 @@ import type { Batch } from './batch.ts'
 /** Counts are rounded up to it, so that few shapes are made. */
 const unit = 32
 
-/** Rows of the states of a batch that are scored, and what belongs to them. */
-export interface Picked {
-  /** Places in the batch, by row and token. */
+/** Places of a batch that are scored. */
+export interface Places {
+  /** In the batch, by row and token. */
   readonly positions: readonly number[]
-  /** (n, C), n a multiple of 32: what lies behind the positions repeats the first. */
+  /** u32 (n), n a multiple of 32: what lies behind the positions repeats the first. */
+  readonly padded: Uint32Array<ArrayBuffer>
+}
+
+/** Rows of the states of a batch that are scored, and what belongs to them. */
+export interface Picked extends Places {
+  /** (n, C) */
   readonly states: Tensor<FloatType>
+}
+
+/**
+ * The places of the tokens whose weight is not 0.
+ * @throws RangeError when there is none.
+ */
+export function scoredPlaces(weights: ArrayLike<number>): Places {
+  const positions = Array.from({ length: weights.length }, (_, i) => i).filter((i) => weights[i] !== 0)
+  if (positions.length === 0) throw new RangeError('Cannot score a batch: no token has a weight')
+  return padPlaces(positions)
+}
+
+function padPlaces(positions: readonly number[]): Places {
+  const size = Math.ceil(positions.length / unit) * unit
+  return { positions, padded: Uint32Array.from({ length: size }, (_, i) => positions[i] ?? positions[0]) }
+}
+
+/**
+ * The states at some places.
+ * @param hidden (B, T, C)
+ * @param places u32 (n)
+ * @returns (n, C); `hidden` gets their gradients.
+ */
+export function statesAt(step: Step, hidden: Tensor<FloatType>, places: Tensor<'u32'>): Tensor<FloatType> {
+  const columns = hidden.shape.at(-1)!
+  return embedding(step, step.reshape(hidden, [hidden.size / columns, columns]), places)
 }
 
 /**
@@ -28,17 +60,12 @@ export interface Picked {
  * @throws RangeError when no token has a weight.
  */
 export function pickScored(step: Step, hidden: Tensor<FloatType>, weights: ArrayLike<number>): Picked {
-  const positions = Array.from({ length: weights.length }, (_, i) => i).filter((i) => weights[i] !== 0)
-  if (positions.length === 0) throw new RangeError('Cannot score a batch: no token has a weight')
-  return pick(step, hidden, positions)
+  return pick(step, hidden, scoredPlaces(weights))
 }
 
-function pick(step: Step, hidden: Tensor<FloatType>, positions: readonly number[]): Picked {
-  const columns = hidden.shape.at(-1)!
-  const flat = step.reshape(hidden, [hidden.size / columns, columns])
-  const size = Math.ceil(positions.length / unit) * unit
-  const places = Uint32Array.from({ length: size }, (_, i) => positions[i] ?? positions[0])
-  return { positions, states: embedding(step, flat, step.upload('u32', [size], places, 'places')) }
+function pick(step: Step, hidden: Tensor<FloatType>, places: Places): Picked {
+  const { padded } = places
+  return { ...places, states: statesAt(step, hidden, step.upload('u32', [padded.length], padded, 'places')) }
 }
 
 /**
@@ -51,11 +78,7 @@ export function lossesOf(
   hidden: Tensor<FloatType>,
   looks: readonly { readonly place: number; readonly target: number }[],
 ): Tensor<'f32'> {
-  const { states } = pick(
-    step,
-    hidden,
-    looks.map(({ place }) => place),
-  )
+  const { states } = pick(step, hidden, padPlaces(looks.map(({ place }) => place)))
   const targets = Uint32Array.from({ length: states.shape[0] }, (_, i) => looks[i]?.target ?? 0)
   const wanted = step.upload('u32', [targets.length], targets, 'targets')
   return headCrossEntropy(step, model.normed(step, states), model.headWeight, wanted)
@@ -63,18 +86,16 @@ export function lossesOf(
 
 /** Values of a batch at picked places, the rest filled with `filler`. */
 export function valuesAt(
-  { positions, states }: Picked,
+  { positions, padded }: Places,
   values: ArrayLike<number>,
   width = 1,
   filler?: number,
 ): Float64Array {
-  const size = states.shape[0]
+  const size = padded.length
   const out = new Float64Array(size * width)
   for (let i = 0; i < size; i++)
-    for (let j = 0; j < width; j++) {
-      const at = i < positions.length ? positions[i] : positions[0]
-      out[i * width + j] = i >= positions.length && filler !== undefined ? filler : values[at * width + j]
-    }
+    for (let j = 0; j < width; j++)
+      out[i * width + j] = i >= positions.length && filler !== undefined ? filler : values[padded[i] * width + j]
   return out
 }
 

@@ -69,6 +69,12 @@ export class Replays implements Disposable {
     return await valuesOf(this.#gpu, recorded.outputs)
   }
 
+  /** Forgets all recordings and gives their memory back; work that comes is recorded anew. */
+  clear(): void {
+    for (const key of [...this.#recorded.keys()]) this.#drop(key)
+    this.#workspace[Symbol.dispose]()
+  }
+
   #record(work: (step: Step) => Outputs): Recorded {
     const scope = this.#gpu.scope('outputs')
     const kept = new Map<Tensor, Tensor<'f32'>>()
@@ -97,8 +103,7 @@ export class Replays implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const key of [...this.#recorded.keys()]) this.#drop(key)
-    this.#workspace[Symbol.dispose]()
+    this.clear()
   }
 }
 

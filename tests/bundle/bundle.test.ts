@@ -15,7 +15,7 @@ import { parseSafetensors } from '../../src/formats/safetensors.ts'
 import { toFloat32 } from '../../src/formats/tensor.ts'
 import { NexusModel } from '../../src/inference/nexus-model.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
-import { manifestOf, text, tinyBundle } from './tiny-bundle.ts'
+import { manifestOf, text, tinyBundle, trainedRouter } from './tiny-bundle.ts'
 
 test('a bundle verifies, loads and answers, and the same parts give the same bytes', () =>
   withoutLeaks(async () => {
@@ -58,6 +58,27 @@ test('a restricted adapter stays away from the GPU until it is asked for', () =>
     // The router never chooses it, whatever the prompt.
     for (const prompt of ['a', 'b c', '123', 'xyz'])
       expect((await open.generate({ prompt, maxTokens: 1 })).capability).toBe('add')
+  }))
+
+test('a trained router chooses, whatever the order of the manifest, and knows nothing of what is restricted', () =>
+  withoutLeaks(async () => {
+    const prompts = { prose: ['it was', 'a whale', 'the sea'], add: ['12+34', '70+18', '5+5'] }
+    const router = await trainedRouter(gpu, prompts)
+    const options = { names: ['add', 'code', 'prose'], restricted: ['code'], router }
+    const files = await tinyBundle(options)
+    expect((await assertVerified(files)).ok).toBe(true)
+    expect(await tinyBundle(options)).toEqual(files)
+    using model = await NexusModel.load(files, { gpu, enableRestricted: true })
+    for (const [capability, all] of Object.entries(prompts))
+      for (const prompt of all)
+        expect(await model.generate({ prompt, maxTokens: 1 })).toMatchObject({ capability, chosenBy: 'router' })
+    using quantised = await NexusModel.load(await repack(files, 'nf4'), { gpu })
+    expect(['add', 'prose']).toContain((await quantised.generate({ prompt: '12+34', maxTokens: 1 })).capability)
+    // Weights that could choose it are refused.
+    const all = await trainedRouter(gpu, { ...prompts, code: ['#abc>', '#cba>'] })
+    await expect(assertVerified(await tinyBundle({ ...options, router: all }))).rejects.toThrow(
+      'routes to other capabilities than the manifest has',
+    )
   }))
 
 test('with restricted off the logits are those of a bundle without that adapter, bit for bit', () =>

@@ -9,10 +9,12 @@ import { FolderFiles } from '../../src/host/files.ts'
 import { readProgram } from '../../src/host/program.ts'
 import { NexusModel } from '../../src/inference/nexus-model.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
-import { text, tinyBundle } from './tiny-bundle.ts'
+import { text, tinyBundle, trainedRouter } from './tiny-bundle.ts'
 
 const root = join(import.meta.dirname, '../..')
 const build = () => execFileSync(process.execPath, [join(root, 'scripts/build-program.ts')], { stdio: 'inherit' })
+// What its router was trained on.
+const prompts = { add: ['abc', 'cab'], prose: ['123', '312'] }
 let folder: string
 let bundle: string
 
@@ -20,7 +22,9 @@ beforeAll(async () => {
   build()
   folder = await mkdtemp(join(tmpdir(), 'nexus-program-'))
   bundle = join(folder, 'nexus_bundle_v1')
-  const files = await withProgram(await tinyBundle({ restricted: ['code'] }), readProgram())
+  const router = await trainedRouter(gpu, prompts)
+  const names = ['add', 'code', 'prose']
+  const files = await withProgram(await tinyBundle({ names, restricted: ['code'], router }), readProgram())
   const onDisk = new FolderFiles(bundle)
   for (const path of await files.list()) await onDisk.write(path, await files.read(path))
   // The one package that a bundle needs; nothing else of this repository can be reached from there.
@@ -50,6 +54,8 @@ test('a bundle answers by its own program, with webgpu alone and no network, as 
     const { tokensPerSecond, ...answer } = JSON.parse(run('--prompt', 'abc', '--max-tokens', '2', '--json').stdout)
     expect(answer).toMatchObject({ text: want.text.slice(0, 2), capability: 'add', chosenBy: 'router', tokens: 2 })
     expect(tokensPerSecond).toBeGreaterThan(0)
+    const other = JSON.parse(run('--prompt', '123', '--max-tokens', '2', '--json').stdout)
+    expect(other).toMatchObject({ capability: 'prose', chosenBy: 'router' })
   }))
 
 test('its program keeps to restrictions, says what is wrong and verifies itself', async () => {

@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { LinearRouter } from '../../src/adapters/linear-router.ts'
 import { type Files, MemoryFiles, sha256 } from '../../src/bundle/files.ts'
 import { newKeyPair, readPrivateKey, readPublicKey } from '../../src/bundle/keys.ts'
 import { type Manifest, writeManifest } from '../../src/bundle/manifest.ts'
@@ -277,6 +278,14 @@ describe('a tampered bundle is refused with its reason', () => {
       what: 'something beside the router',
       tamper: replace('router/router.safetensors', withTensor('other')),
       reason: 'nothing else',
+    },
+    {
+      what: 'a trained router where prototypes are named',
+      tamper: replace('router/router.safetensors', () => {
+        const weights = [new Float64Array(16), new Float64Array(16)]
+        return writeSafetensors(new LinearRouter(['add', 'code'], weights, new Float64Array(2)).toTensors())
+      }),
+      reason: 'the router must hold prototypes for each capability and nothing else',
     },
     {
       what: 'traces of training in the metadata',

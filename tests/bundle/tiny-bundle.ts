@@ -1,14 +1,18 @@
+import { LinearRouter, type RoutedState } from '../../src/adapters/linear-router.ts'
+import { pool } from '../../src/adapters/router.ts'
 import { MemoryFiles, sha256 } from '../../src/bundle/files.ts'
 import { type BundleStorage, bundleIdOf, type Manifest, writeManifest } from '../../src/bundle/manifest.ts'
 import { packBundle } from '../../src/bundle/pack.ts'
 import { writeRuntimeConfig } from '../../src/bundle/runtime-config.ts'
-import { packBackbone } from '../../src/bundle/storage.ts'
+import { packBackbone, unpackBackbone } from '../../src/bundle/storage.ts'
 import { Random } from '../../src/core/random.ts'
 import { type DecoderConfig, parameterCount, toHuggingFaceConfig } from '../../src/formats/model-config.ts'
 import { writeSafetensors } from '../../src/formats/safetensors.ts'
 import { cpuTensor } from '../../src/formats/tensor.ts'
-import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
+import { asciiAlphabet, characterTokenizer, loadTokenizer } from '../../src/formats/tokenizer.ts'
+import { Decoder } from '../../src/models/decoder.ts'
 import { randomTensors } from '../../src/models/random-tensors.ts'
+import type { Gpu } from '../../src/runtime/gpu.ts'
 
 export const config: DecoderConfig = {
   ...{ vocabularySize: 96, width: 16, layers: 1, heads: 2, kvHeads: 1, headSize: 8, ffnWidth: 24 },
@@ -36,13 +40,14 @@ export async function tinyBundle({
   restricted = [] as readonly string[],
   storage = 'f16' as BundleStorage,
   deviation = 0.3,
+  router = undefined as LinearRouter | undefined,
   extra = {} as Readonly<Record<string, Uint8Array<ArrayBuffer>>>,
 } = {}): Promise<MemoryFiles> {
   const backbone = writeSafetensors(packBackbone(randomTensors(config, new Random(1), deviation), storage), {
     format: 'pt',
   })
   // One row a name, the same whichever others there are.
-  const seeds: Record<string, number> = { add: 0, code: 1 }
+  const seeds: Record<string, number> = { add: 0, code: 1, prose: 2 }
   const rows = names.flatMap((name) => [...new Random(10 + seeds[name]).normals(16)])
   const parts = new Map<string, Uint8Array<ArrayBuffer>>([
     ['backbone/backbone.safetensors', backbone],
@@ -50,11 +55,16 @@ export async function tinyBundle({
     ['tokenizer/tokenizer.json', json(characterTokenizer(asciiAlphabet))],
     [
       'config/runtime.yaml',
-      writeRuntimeConfig({ backbone: { storage }, router: { kind: 'prototypes', capabilities: [...names] } }),
+      writeRuntimeConfig({
+        backbone: { storage },
+        router: router
+          ? { kind: 'linear', capabilities: [...router.capabilities] }
+          : { kind: 'prototypes', capabilities: [...names] },
+      }),
     ],
     [
       'router/router.safetensors',
-      writeSafetensors(new Map([['prototypes', cpuTensor('F32', [names.length, 16], rows)]])),
+      writeSafetensors(router?.toTensors() ?? new Map([['prototypes', cpuTensor('F32', [names.length, 16], rows)]])),
     ],
     ['verify_report.json', json({ verdict: 'pass', capabilities: Object.fromEntries(names.map((n) => [n, result])) })],
     ['README.md', text('# A bundle\n')],
@@ -96,6 +106,24 @@ export async function tinyBundle({
     ),
   })
   return files
+}
+
+/** A router of the tiny bundle's backbone, trained on prompts of each capability. */
+export async function trainedRouter(
+  gpu: Gpu,
+  prompts: Readonly<Record<string, readonly string[]>>,
+): Promise<LinearRouter> {
+  using backbone = Decoder.load(
+    gpu,
+    config,
+    unpackBackbone(packBackbone(randomTensors(config, new Random(1), 0.3), 'f16')),
+  )
+  const tokenizer = loadTokenizer(characterTokenizer(asciiAlphabet))
+  const examples: RoutedState[] = []
+  for (const [capability, all] of Object.entries(prompts))
+    for (const prompt of all)
+      examples.push({ state: await pool(backbone, [config.eosId, ...tokenizer.encode(prompt)]), capability })
+  return LinearRouter.fit(Object.keys(prompts), examples)
 }
 
 /** The manifest as it lies in the files. */

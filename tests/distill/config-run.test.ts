@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { parse } from 'yaml'
 import { agreement, prose } from '../../examples/distil-smollm2/make-data.ts'
+import { parseRuntimeConfig } from '../../src/bundle/runtime-config.ts'
 import { RuleError } from '../../src/core/errors.ts'
 import { Random } from '../../src/core/random.ts'
 import { Capture } from '../../src/distill/capture-store.ts'
@@ -12,16 +13,20 @@ import { configuredRun } from '../../src/distill/config-run.ts'
 import type { DistilResult } from '../../src/distill/distil.ts'
 import type { GateReport } from '../../src/distill/gate.ts'
 import { type PipelineRequest, runGate, runOf, runPipeline } from '../../src/distill/pipeline.ts'
-import { planRun } from '../../src/distill/plan.ts'
+import { checkRun, planRun } from '../../src/distill/plan.ts'
 import { controlNames, paths } from '../../src/distill/run.ts'
 import { runReport } from '../../src/distill/run-report.ts'
 import { architectureJsonSchema } from '../../src/distill/synthesize.ts'
 import { type DecoderConfig, toHuggingFaceConfig } from '../../src/formats/model-config.ts'
-import { writeSafetensors } from '../../src/formats/safetensors.ts'
+import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensors.ts'
 import { asciiAlphabet, characterTokenizer } from '../../src/formats/tokenizer.ts'
 import { exists, readJson, writeJson } from '../../src/host/files.ts'
+import { modelHash } from '../../src/models/model-hash.ts'
+import { openModel } from '../../src/models/open-model.ts'
 import { randomTensors } from '../../src/models/random-tensors.ts'
+import { Replays } from '../../src/train/replays.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
+import { familyConfigs, writeFamilyFolder } from '../models/family-files.ts'
 
 // The example of examples/distil-smollm2, scaled down: the same config with a small teacher of random weights.
 
@@ -49,6 +54,23 @@ beforeAll(async () => {
   await writeFile(join(folder, 'prose.jsonl'), lines([{ text: plain.slice(0, 3000) }]))
 })
 afterAll(() => rm(folder, { recursive: true }))
+
+/** The teacher as large ones are published: its tensors in three files, with an index. */
+async function shardedTeacher(): Promise<string> {
+  const path = join(folder, 'sharded')
+  for (const name of ['config.json', 'tokenizer.json'])
+    await writeJson(join(path, name), await readJson(join(teacher, name)))
+  const { tensors } = parseSafetensors(new Uint8Array(await readFile(join(teacher, 'model.safetensors'))))
+  const places: Record<string, string> = {}
+  for (const shard of [0, 1, 2]) {
+    const file = `model-0000${shard + 1}-of-00003.safetensors`
+    const part = new Map([...tensors].filter((_, i) => i % 3 === shard))
+    for (const name of part.keys()) places[name] = file
+    await writeFile(join(path, file), writeSafetensors(part, { format: 'pt' }))
+  }
+  await writeJson(join(path, 'model.safetensors.index.json'), { metadata: {}, weight_map: places })
+  return path
+}
 
 // On a machine that is shared a run of all stages takes its time.
 vi.setConfig({ testTimeout: 150_000 })
@@ -139,6 +161,31 @@ test('the example runs through all stages, with its controls, and again costs no
     expect(await runPipeline(request)).toEqual(records)
   }))
 
+test('replayed steps give the bytes of steps that are recorded each time', () =>
+  withoutLeaks(async () => {
+    const student = async (name: string) => {
+      const out = join(folder, name)
+      const changes = { controls: false, evaluation: { rankShares: [] } }
+      const request = await requestOf(await smallConfig(out, changes))
+      const runGate = () => Promise.reject(new Error('far enough'))
+      await expect(runPipeline({ ...request, runGate })).rejects.toThrow('far enough')
+      const where = paths(out, 'SmolLM2-135M-Instruct')
+      const names = ['backbone', 'router', 'adapters/agreement', 'adapters/prose'].map((file) => `${file}.safetensors`)
+      return Promise.all([where.log, ...names.map((file) => join(where.student, file))].map((path) => readFile(path)))
+    }
+    const replayed = await student('replayed')
+    const { run } = Replays.prototype
+    const keys: unknown[] = []
+    const spy = vi.spyOn(Replays.prototype, 'run').mockImplementation(function (this: Replays, key, label, work) {
+      keys.push(key)
+      return run.call(this, undefined, label, work)
+    })
+    expect(await student('recorded')).toEqual(replayed)
+    spy.mockRestore()
+    expect(keys.length).toBeGreaterThan(4)
+    expect(keys).not.toContain(undefined)
+  }))
+
 test('shards that are damaged or missing are named, and alone captured again; more rows are added behind', () =>
   withoutLeaks(async () => {
     const out = join(folder, 'shards')
@@ -190,7 +237,8 @@ test.each(['sampled', 'online'] as const)('targets %s train as well', (targets) 
     const out = join(folder, targets)
     const [agreement, prose] = (await smallConfig(out)).capabilities
     const config = await smallConfig(out, {
-      ...{ controls: false, evaluation: { rankShares: [] } },
+      // A teacher in several files is the same teacher.
+      ...{ controls: false, evaluation: { rankShares: [] }, teacher: await shardedTeacher() },
       capabilities: [{ ...agreement, restricted: true }, prose],
       capture: { ...(await smallConfig(out)).capture, targets, ...(targets === 'sampled' && { draws: 6 }) },
       distil: { ...(await smallConfig(out)).distil, reverseFrom: targets === 'sampled' ? 1 : 0.5 },
@@ -205,6 +253,10 @@ test.each(['sampled', 'online'] as const)('targets %s train as well', (targets) 
       capabilities: Record<string, { restricted: boolean }>
     }
     expect(Object.values(manifest.capabilities).map(({ restricted }) => restricted)).toEqual([true, false])
+    const runtime = parseRuntimeConfig(await readFile(join(out, 'nexus_bundle_v1/config/runtime.yaml')))
+    expect(runtime.router).toEqual({ kind: 'linear', capabilities: ['prose'] })
+    await using whole = await openModel(teacher)
+    expect(((await readJson(join(out, 'scope.lock.json'))) as { teacher: string }).teacher).toBe(await modelHash(whole))
     await using capture = await Capture.open(paths(out, 'SmolLM2-135M-Instruct').capture('prose'))
     expect(capture.has('top.ids')).toBe(targets === 'sampled')
     if (targets === 'sampled') {
@@ -288,6 +340,14 @@ describe('a run that cannot go well is refused before it begins', () => {
     const text = { teacher: 't', out: 'o', student: { layers: 3 }, capabilities: [{ name: 'a', data: 'x' }] }
     expect(() => parseDistillConfig('my.yaml', { ...text, capture: { targets: 'text' } })).toThrow(
       'capture.targets: text is for',
+    )
+  })
+  test.each(['qwen2', 'qwen3', 'gemma3'] as const)('a student cut from a %s', async (family) => {
+    const path = join(folder, family)
+    writeFamilyFolder(path, familyConfigs[family])
+    const request = await requestOf(await smallConfig(join(folder, 'other')))
+    await expect(checkRun(runOf(request), path)).rejects.toThrow(
+      new RegExp(`this ${family} needs what a plain decoder lacks: .*plain Llama decoders .*student.backbone`),
     )
   })
   test('a student that is too large, a line that is not JSON', async () => {

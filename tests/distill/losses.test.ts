@@ -4,8 +4,9 @@ import { Random } from '../../src/core/random.ts'
 import type { AnchorPlan } from '../../src/distill/anchors.ts'
 import { observed } from '../../src/distill/capture.ts'
 import type { CaptureRows } from '../../src/distill/capture-store.ts'
-import { anchoredTerms, idsOf } from '../../src/distill/losses.ts'
+import { anchoredTerms } from '../../src/distill/losses.ts'
 import { uniformRanks } from '../../src/distill/synthesize.ts'
+import { idsOf, inputValues, uploadBases, uploadInputs } from '../../src/distill/term-inputs.ts'
 import type { DecoderConfig } from '../../src/formats/model-config.ts'
 import { cpuTensor } from '../../src/formats/tensor.ts'
 import { Decoder } from '../../src/models/decoder.ts'
@@ -37,13 +38,15 @@ async function termsAfter(change: (values: Float32Array, name: string) => void) 
   ])
   const capture: CaptureRows = { rows, tokens, columns }
   using step = gpu.step()
-  const { seen } = observed(step, teacher, step.upload('u32', [rows, tokens], idsOf(capture)), bases)
+  const projections = uploadBases(step, bases)
+  const { seen } = observed(step, teacher, step.upload('u32', [rows, tokens], idsOf(capture)), projections)
   for (const [name, projected] of seen) {
     const values = Float32Array.from(await step.read(projected))
     change(values, name)
     columns.set(`anchor.${name}`, { shape: [tokens, rank], values })
   }
-  const terms = anchoredTerms(step, { student: teacher, adapter, rows: capture, anchors, bases })
+  const inputs = uploadInputs(step, inputValues(capture, { targets: true, top: false, anchors: true }))
+  const terms = anchoredTerms(step, { student: teacher, adapter, inputs, anchors, bases: projections })
   return { activation: await step.readNumber(terms.activation!), attention: await step.readNumber(terms.attention!) }
 }
 

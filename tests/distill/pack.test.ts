@@ -3,7 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Adapter } from '../../src/adapters/adapter.ts'
+import { LinearRouter } from '../../src/adapters/linear-router.ts'
 import { storages } from '../../src/bundle/manifest.ts'
+import { parseRuntimeConfig } from '../../src/bundle/runtime-config.ts'
 import { assertVerified } from '../../src/bundle/verify.ts'
 import { Random } from '../../src/core/random.ts'
 import { packStage } from '../../src/distill/pack.ts'
@@ -53,11 +55,12 @@ async function gatedRun(
     new Map(names.map((name) => [name, Adapter.create(gpu, name, config, ranks, random)])),
   )
   await student.write(where, storage)
-  const rows = cpuTensor('F32', [2, 16], random.normals(32))
-  await writeFileAtomic(
-    join(where.student, 'router.safetensors'),
-    writeSafetensors(new Map([['prototypes', rows]]), { capabilities: 'add,code' }),
-  )
+  // NF4 has the router of an older run, which knew prototypes alone.
+  const router =
+    storage === 'nf4'
+      ? new Map([['prototypes', cpuTensor('F32', [2, 16], random.normals(32))]])
+      : new LinearRouter(['add'], [Float64Array.from(random.normals(16))], Float64Array.of(1)).toTensors()
+  await writeFileAtomic(join(where.student, 'router.safetensors'), writeSafetensors(router, { capabilities: 'x' }))
   const measured = { student: 0.9, ratio: 0.98, lower: 0.975, n: 1200, verdict: 'pass' }
   await writeJson(where.report, { capabilities: Object.fromEntries(names.map((name) => [name, measured])) })
   const capabilities = names.map((name) => ({ name, description: name, metric: 'm', example: { prompt: 'abc' } }))
@@ -85,6 +88,10 @@ test.each(storages)('stage 6 packs in %s what the gate reads, twice the same', (
     const report = await assertVerified(files)
     expect(report.manifest).toMatchObject({ model_metadata: { storage }, capabilities: { code: { restricted: true } } })
     expect(report.notes.join()).not.toContain('measured')
+    const { router } = parseRuntimeConfig(await files.read('config/runtime.yaml'))
+    expect(router).toEqual(
+      storage === 'nf4' ? { kind: 'prototypes', capabilities: names } : { kind: 'linear', capabilities: ['add'] },
+    )
 
     using gated = await Student.read(gpu, where, storage)
     using model = await NexusModel.load(files, { gpu })

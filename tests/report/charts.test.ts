@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import { barChart } from '../../src/report/bar-chart.ts'
 import { heatMap } from '../../src/report/heat-map.ts'
+import { intervalChart } from '../../src/report/interval-chart.ts'
 import { lineChart } from '../../src/report/line-chart.ts'
 import { card, dataTable, reportPage } from '../../src/report/page.ts'
 import { scaleOf, shortNumber } from '../../src/report/scale.ts'
@@ -55,6 +56,24 @@ test('bars begin at zero, gaps stay open, and a second series brings a legend', 
   expect(two.match(/<rect/g)).toHaveLength(6 + 2)
 })
 
+test('intervals are drawn to one scale, and those that hold zero in grey', () => {
+  const svg = intervalChart({
+    ...{ ...text, categories: ['sure', 'open'], x: { label: '' }, y: { label: 'points' } },
+    intervals: [
+      { value: 3, lower: 1, upper: 5 },
+      { value: 1, lower: -1, upper: 3 },
+    ],
+  })
+  const dots = [...svg.matchAll(/<circle cx="[^"]*" cy="([\d.]+)" r="4.5" class="fill-(s\d) dot"><title>([^<]*)/g)]
+  expect(dots.map(([, , colour, words]) => [colour, words])).toEqual([
+    ['s1', 'sure: 3, 1 to 5'],
+    ['s6', 'open: 1, -1 to 3'],
+  ])
+  const whiskers = [...svg.matchAll(/y1="([\d.]+)" y2="([\d.]+)" class="line stroke/g)].filter(([, a, b]) => a !== b)
+  const [sure, open] = whiskers.map(([, a, b]) => Number(b) - Number(a))
+  expect(sure).toBeCloseTo(open, 1)
+})
+
 test('a heat map colours its ends, and a diverging one its middle', () => {
   const common = { ...text, rows: ['0'], columns: ['a', 'b', 'c'], rowName: 'layer', columnName: 'head', unit: 'rank' }
   const cells = (svg: string) => [...svg.matchAll(/<rect[^>]*style="fill: ([^"]+)"><title>/g)].map(([, fill]) => fill)
@@ -71,10 +90,16 @@ test('a heat map colours its ends, and a diverging one its middle', () => {
 test('a page is one file without scripts or links', () => {
   const page = reportPage({
     ...{ title: 'A & B', subtitle: 'x', figures: [{ name: 'n', value: '3' }] },
-    sections: [{ title: 'S', text: '<b>', body: [card('c', '<svg></svg>'), dataTable(['a', 'b'], [['x', '1']])] }],
+    sections: [
+      {
+        title: 'S',
+        text: '<b>',
+        body: [card('c', '<svg></svg>'), dataTable(['a', 'b', 'c'], [['x', '1', '2-profile']])],
+      },
+    ],
   })
   expect(page).toContain('<title>A &amp; B</title>')
   expect(page).toContain('&lt;b&gt;')
-  expect(page).toContain('<td class="number">1</td>')
+  expect(page).toContain('<td class="number">1</td><td>2-profile</td>')
   expect(page).not.toMatch(/<script|<link|src=|url\(|@import/)
 })

@@ -108,3 +108,24 @@ test('of many shapes the recordings that were used last are kept', () =>
     expect((await run(0)).y[0]).toBe(0)
     expect(made).toBe(21)
   }))
+
+test('what was forgotten is recorded anew, and its memory given back', () =>
+  withoutLeaks(async () => {
+    using scope = gpu.scope('x')
+    const x = scope.upload('f32', [4096], new Float32Array(4096).fill(2))
+    using replays = new Replays(gpu)
+    let recorded = 0
+    const twice = () =>
+      replays.run('twice', 'twice', (step) => {
+        recorded++
+        return { sum: sum(step, scale(step, x, 2)) }
+      })
+    const before = gpu.memory.liveBytes
+    expect((await twice()).sum[0]).toBe(16_384)
+    await twice()
+    expect([recorded, replays.size]).toEqual([1, 1])
+    replays.clear()
+    expect([replays.size, gpu.memory.liveBytes]).toEqual([0, before])
+    expect((await twice()).sum[0]).toBe(16_384)
+    expect(recorded).toBe(2)
+  }))
