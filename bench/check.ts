@@ -1,9 +1,11 @@
 // The f64 check: nothing is timed before its result passed it.
+import type { FloatType } from '../src/core/dtype.ts'
 import { Random } from '../src/core/random.ts'
 import type { Gpu } from '../src/runtime/gpu.ts'
 import type { Tensor } from '../src/runtime/tensor.ts'
 import type { Array64 } from '../tests/reference/array64.ts'
 import { type Case, type Inputs, Maker, type Values } from './cases/case.ts'
+import { errorOf } from './error.ts'
 
 /** Largest error of a case that does not say its own. */
 const usualTolerance = 2e-6
@@ -19,21 +21,6 @@ export interface Checked {
   readonly right: boolean
 }
 
-/**
- * The largest error of `got` over the largest magnitude of `want`.
- * @returns Infinity when the size is wrong or something is not a number.
- */
-export function errorOf(got: ArrayLike<number>, { data: want }: Pick<Array64, 'data'>): number {
-  if (got.length !== want.length) return Number.POSITIVE_INFINITY
-  let [error, largest] = [0, 0]
-  for (let i = 0; i < want.length; i++) {
-    const off = Math.abs(got[i] - want[i])
-    if (!(off <= error)) error = Number.isNaN(off) ? Number.POSITIVE_INFINITY : off
-    largest = Math.max(largest, Math.abs(want[i]))
-  }
-  return error === 0 ? 0 : error / largest
-}
-
 /** Runs a case once, on inputs of its own, and holds all that it made and its gradients against f64. */
 export async function checkCase(gpu: Gpu, item: Case): Promise<Checked> {
   using scope = gpu.scope(`check of ${item.name}`)
@@ -42,7 +29,7 @@ export async function checkCase(gpu: Gpu, item: Case): Promise<Checked> {
   const values = valuesOf(inputs)
   const trained = Object.keys(inputs).filter((name) => inputs[name].trained)
   using step = gpu.step()
-  const results = [item.op(step, tensors)].flat() as Tensor[]
+  const results = [item.op(step, tensors)].flat() as Tensor<FloatType>[]
   const made: ArrayLike<number>[] = []
   for (const result of results) made.push(await step.read(result))
   const wanted = [item.reference(values, made)].flat() as Array64[]
@@ -52,10 +39,10 @@ export async function checkCase(gpu: Gpu, item: Case): Promise<Checked> {
   if (trained.length === 0) return { error, right: error <= tolerance }
 
   const [y] = results
-  const seed = step.upload(y.dtype, y.shape, new Random(2).normals(y.size))
+  const seed = step.upload(y.dtype, y.shape, new Random(2).normals(y.size), 'seed')
   const gradients = step.backward(y, { seed })
   const slopes: Record<string, ArrayLike<number>> = {}
-  for (const name of trained) slopes[name] = await step.read(gradients.get(tensors[name] as Tensor))
+  for (const name of trained) slopes[name] = await step.read(gradients.get(tensors[name] as Tensor<FloatType>))
   const weights = await step.read(seed)
   const loss = (moved: Values<Inputs>) => dot(([item.reference(moved, made)].flat() as Array64[])[0].data, weights)
   const gradientError = slopeError(loss, values, slopes)

@@ -4,7 +4,7 @@ import { linear, matmul } from '../../src/kernels/matmul.ts'
 import { type ProductTier, productTiers, productWork } from '../../src/kernels/product.ts'
 import { checkOp, expectClose } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
-import { type Array64 } from '../reference/array64.ts'
+import type { Array64 } from '../reference/array64.ts'
 import { product } from '../reference/products.ts'
 
 const forms = [

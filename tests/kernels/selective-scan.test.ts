@@ -3,7 +3,7 @@ import { Random } from '../../src/core/random.ts'
 import { selectiveScan, selectiveScanStep } from '../../src/kernels/selective-scan.ts'
 import { checkOp, expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
-import { type Array64 } from '../reference/array64.ts'
+import type { Array64 } from '../reference/array64.ts'
 import { selectiveScan64 } from '../reference/state-space.ts'
 
 /** Step sizes between 0.01 and about 1, rates between -0.2 and -5; normal values for all else. */

@@ -3,7 +3,7 @@ import { Random } from '../../src/core/random.ts'
 import { ssd } from '../../src/kernels/ssd.ts'
 import { checkOp, expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
-import { type Array64 } from '../reference/array64.ts'
+import type { Array64 } from '../reference/array64.ts'
 import { ssd64 } from '../reference/state-space.ts'
 
 function values(random: Random, shape: readonly number[], input: number): number[] {

@@ -5,11 +5,12 @@ import { logSumExp } from './rows.ts'
 
 /** The `k` largest of each row, largest first; ties to the smaller index. */
 export function topK64(x: Array64, k: number): { readonly indices: Array64; readonly values: Array64 } {
-  const order = rowsOf(x).map((row) => [...row.keys()].sort((a, b) => row[b] - row[a] || a - b).slice(0, k))
+  const rows = rowsOf(x)
+  const order = rows.map((row) => [...row.keys()].sort((a, b) => row[b] - row[a] || a - b).slice(0, k))
   const shape = [...x.shape.slice(0, -1), k]
   return {
     indices: { shape, data: Float64Array.from(order.flat()) },
-    values: { shape, data: Float64Array.from(order.flatMap((ids, r) => ids.map((id) => rowsOf(x)[r][id]))) },
+    values: { shape, data: Float64Array.from(order.flatMap((ids, r) => ids.map((id) => rows[r][id]))) },
   }
 }
 
