@@ -80,10 +80,15 @@ export function slopeError(
   })
   if (!lengths.every(({ length }) => Number.isFinite(length) && length > 0)) return Number.POSITIVE_INFINITY
   const h = move * Math.min(...lengths.map(({ reach }) => reach))
-  const directions = lengths.map(({ name, length }) => ({
-    name,
-    direction: Float64Array.from(random.normals(values[name].data.length), (value) => value / length),
-  }))
+  const directions = lengths.map(({ name, length }) => {
+    const direction = random.normals(slopes[name].length)
+    // One length along the gradient itself, so that one of the right direction and a wrong length shows as well.
+    const along = dot(direction, slopes[name]) / length - 1
+    return {
+      name,
+      direction: Float64Array.from(direction, (v, i) => (v - (along * slopes[name][i]) / length) / length),
+    }
+  })
   const moved = (by: number) => {
     const there = { ...values }
     for (const { name, direction } of directions) {

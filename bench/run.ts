@@ -125,9 +125,11 @@ function opsTable({ results, wrong }: Pick<BenchFile, 'results' | 'wrong'>): str
     r.toFixed(3),
     error.toExponential(0),
   ])
+  const shown = (error: number | null) => (error ?? Number.POSITIVE_INFINITY).toExponential(1)
   const faults = wrong.map(
     ({ name, error, gradientError }) =>
-      `${name} is wrong and not timed: its error is ${error}${gradientError === undefined ? '' : `, of its gradients ${gradientError}`}`,
+      `${name} is wrong and not timed: its error is ${shown(error)}` +
+      (gradientError === undefined ? '' : `, of its gradients ${shown(gradientError)}`),
   )
   const timed = table(['op', 'ms', 'quartiles', 'GFLOP/s', 'GB/s', 'R', 'f64 error'], rows)
   return [timed, ...faults].join('\n')
