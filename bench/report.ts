@@ -48,7 +48,9 @@ const benchFile = z.object({
     ),
   }),
   /** Every op of ours on its own, with how far it is from f64: the result, or with the gradient the gradients. */
-  results: z.array(z.object({ name: z.string(), ms: z.number(), quartiles, error: z.number(), ...rates })),
+  results: z.array(
+    z.object({ name: z.string(), ms: z.number(), quartiles, samples: z.number(), error: z.number(), ...rates }),
+  ),
   /** Ops that failed their f64 check and were not timed; null is not finite. */
   wrong: z.array(
     z.object({ name: z.string(), error: z.number().nullable(), gradientError: z.number().nullable().optional() }),

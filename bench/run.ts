@@ -58,9 +58,9 @@ async function measureOps(gpu: Gpu, time: Stopwatch, most: Ceilings): Promise<Pi
   const results: BenchFile['results'] = []
   const wrong: BenchFile['wrong'] = []
   const measure = async (name: string, work: (step: Step) => void, error: number) => {
-    const { median, quartiles } = await time(work)
+    const { median, quartiles, samples } = await time(work)
     const timed: [number, number] = [...quartiles]
-    results.push({ name, ms: median, quartiles: timed, error, ...ratesOf(costOf(gpu, work), median, most) })
+    results.push({ name, ms: median, quartiles: timed, samples, error, ...ratesOf(costOf(gpu, work), median, most) })
     process.stderr.write(`${results.length} measured\r`)
   }
   for (const item of cases.filter(({ name }) => name.includes(options.filter))) {

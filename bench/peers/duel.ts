@@ -33,7 +33,7 @@ export const fullPace: Pace = { rounds: 3, runs: 4, mostFlops: Number.POSITIVE_I
 /** 4 runs of each side, and nothing as large as 1024³. */
 export const quickPace: Pace = { rounds: 1, runs: 2, mostFlops: 1e9 }
 /** ms that a duel may take after its warm-up, but for the least pace. */
-const longest = 8000
+const longest = 5000
 
 /** The error of a side's result, and whether it passes. */
 export async function check(side: Pick<Side, 'read'>, want: Array64, tolerance: number) {

@@ -43,7 +43,7 @@ function fileWith(ms: number, quartiles: [number, number], name = 'add'): BenchF
     date: '2026-01-01',
     quick: false,
     ceilings,
-    results: [{ name, ms, quartiles, error: 1e-7, gflops: 1, gbs: 1, r: 1, bound: 'memory' }],
+    results: [{ name, ms, quartiles, samples: 20, error: 1e-7, gflops: 1, gbs: 1, r: 1, bound: 'memory' }],
     wrong: [],
     peers: {},
     comparisons: [],
