@@ -88,6 +88,12 @@ describe('timing', () => {
   })
 })
 
+function written(file: BenchFile): string {
+  const path = join(folder, 'later.json')
+  writeFileSync(path, JSON.stringify(file))
+  return path
+}
+
 describe('bench files', () => {
   const write = (name: string, text: string) => {
     const path = join(folder, name)
@@ -113,6 +119,29 @@ describe('bench files', () => {
     expect(lineOfAdd(fileWith(3, [2, 4]))).toMatch(/1\.50$/)
     expect(() => compareFiles(fileWith(1, [1, 1]), fileWith(1, [1, 1], 'mul'))).toThrow('no op in common')
   })
+})
+
+test('a comparison shows ours beside peers, the peers, and what was wrong', () => {
+  const timing = (median: number) => ({ median, quartiles: [median, median] as [number, number], samples: 8 })
+  const file = (ours: number, theirs: number): BenchFile => ({
+    ...fileWith(1, [1, 1]),
+    comparisons: [
+      {
+        name: 'mul',
+        error: 1e-7,
+        ours: { ...timing(ours), gflops: 1, gbs: 1, r: 1, bound: 'memory' },
+        outcomes: {
+          ort: { status: 'timed', error: 1e-7, ours: timing(ours), theirs: timing(theirs) },
+          tfjs: { status: 'wrong', error: null },
+        },
+      },
+    ],
+  })
+  const later = { ...file(4, 3), wrong: [{ name: 'sub', error: null, gradientError: 0.5 }] }
+  const lines = compareFiles(file(2, 6), readBenchFile(written(later))).split('\n')
+  expect(lines.find((line) => line.startsWith('mul, beside peers'))).toMatch(/2\.000 +4\.000 +2\.00 +\*$/)
+  expect(lines.find((line) => line.startsWith('mul, ort'))).toMatch(/6\.000 +3\.000 +0\.50 +\*$/)
+  expect(lines.at(-1)).toBe('sub is wrong in b')
 })
 
 describe('checks', () => {
