@@ -14,8 +14,15 @@ function timesOf({ results, comparisons }: BenchFile): Map<string, Pick<Timing, 
   return times
 }
 
+/** What is wrong in a file and was not timed, a line each. */
+function faultsOf(which: string, { wrong, comparisons }: BenchFile): string[] {
+  const beside = comparisons.filter(({ ours }) => ours === null)
+  return [...new Set([...wrong, ...beside].map(({ name }) => `${name} is wrong in ${which}`))]
+}
+
 /**
- * A table of the times that both files have; a star marks ranges between quartiles that do not overlap.
+ * A table of the times that both files have; a star marks ranges between quartiles that do not overlap. What failed its f64
+ * check in either is named below it.
  * @throws RangeError when they have no name in common.
  */
 export function compareFiles(a: BenchFile, b: BenchFile): string {
@@ -30,8 +37,9 @@ export function compareFiles(a: BenchFile, b: BenchFile): string {
   if (rows.length === 0) throw new RangeError('Cannot compare the two bench files: they have no op in common')
   const title = (file: BenchFile) => `${file.date}, ${file.host}, ${file.adapter}`
   const caution = a.adapter === b.adapter ? '' : 'The adapters differ: the ratios say nothing about the code.\n'
+  const faults = [...faultsOf('a', a), ...faultsOf('b', b)].map((line) => `\n${line}`).join('')
   return (
     `a: ${title(a)}\nb: ${title(b)}\n${caution}\n` +
-    `${table(['op', 'a ms', 'b ms', 'b / a', '*'], rows)}\n\n* the ranges between the quartiles do not overlap`
+    `${table(['op', 'a ms', 'b ms', 'b / a', '*'], rows)}\n\n* the ranges between the quartiles do not overlap${faults}`
   )
 }

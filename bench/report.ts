@@ -14,7 +14,7 @@ const outcome = z.discriminatedUnion('status', [
 ])
 
 const benchFile = z.object({
-  format: z.literal('nexus-bench-1'),
+  format: z.literal('nexus-bench-2'),
   /** What the times were taken in: Node's or the browser's version. */
   host: z.string(),
   adapter: z.string(),
@@ -47,8 +47,14 @@ const benchFile = z.object({
       }),
     ),
   }),
-  /** Every op of ours on its own, with its error where the peers' cases have it. */
-  results: z.array(z.object({ name: z.string(), ms: z.number(), quartiles, error: z.number().optional(), ...rates })),
+  /** Every op of ours on its own, with how far it is from f64: the result, or with the gradient the gradients. */
+  results: z.array(
+    z.object({ name: z.string(), ms: z.number(), quartiles, samples: z.number(), error: z.number(), ...rates }),
+  ),
+  /** Ops that failed their f64 check and were not timed; null is not finite. */
+  wrong: z.array(
+    z.object({ name: z.string(), error: z.number().nullable(), gradientError: z.number().nullable().optional() }),
+  ),
   /** Version of each peer, or why it does not start. */
   peers: z.record(z.string(), z.string()),
   /** Ours beside the peers; `ours` is null where our own result was wrong. */

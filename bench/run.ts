@@ -5,21 +5,22 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { table } from '../src/cli/output.ts'
+import type { FloatType } from '../src/core/dtype.ts'
 import { dawnToggles, type GpuRoot, openGpuRoot } from '../src/host/gpu-root.ts'
 import { Gpu } from '../src/runtime/gpu.ts'
 import type { Step } from '../src/runtime/step.ts'
+import type { Tensor } from '../src/runtime/tensor.ts'
 import { cases, Maker } from './cases.ts'
 import { type Ceilings, costOf, measureCeilings, ratesOf } from './ceilings.ts'
+import { checkCase, uploadAll } from './check.ts'
 import { compareFiles } from './compare.ts'
 import { generationTable, llamaTable, measureGeneration } from './generation.ts'
 import { printGrowth } from './growth.ts'
 import { measureMatrixUnits } from './matrix-units.ts'
 import { pcaTables } from './pca.ts'
-import { peerCases } from './peers/cases.ts'
 import { type Comparison, caseLine, compareWithPeers, type Rival } from './peers/comparison.ts'
 import { comparisonTable } from './peers/comparison-table.ts'
-import { check, fullPace, quickPace } from './peers/duel.ts'
-import { prepareOurs } from './peers/ours.ts'
+import { fullPace, quickPace } from './peers/duel.ts'
 import { PeerProcess } from './peers/process.ts'
 import { type BenchFile, readBenchFile } from './report.ts'
 import { type Stopwatch, stopwatch } from './stopwatch.ts'
@@ -52,45 +53,36 @@ const { values: options, positionals } = parseArgs({
   },
 })
 
-/** How far an op is from f64, where the comparison with the peers has it too; the tests know the others. */
-async function checkedHere(gpu: Gpu, name: string): Promise<{ error: number; right: boolean } | undefined> {
-  const item = peerCases.find((candidate) => candidate.name === name)
-  if (!item) return undefined
-  const inputs = item.inputs()
-  const ours = prepareOurs(gpu, item, inputs)
-  try {
-    return await check(item, inputs, ours, 'ours', ours.size)
-  } finally {
-    ours.free()
-  }
-}
-
-/** Times every op of the library, forward and with its gradient. */
-async function measureOps(gpu: Gpu, time: Stopwatch, most: Ceilings): Promise<BenchFile['results']> {
+/** Every op of the library, forward and with its gradient: checked against f64, and timed where that is right. */
+async function measureOps(gpu: Gpu, time: Stopwatch, most: Ceilings): Promise<Pick<BenchFile, 'results' | 'wrong'>> {
   const results: BenchFile['results'] = []
-  const measure = async (name: string, work: (step: Step) => void, checked?: { error: number }) => {
-    const { median, quartiles } = await time(work)
+  const wrong: BenchFile['wrong'] = []
+  const measure = async (name: string, work: (step: Step) => void, error: number) => {
+    const { median, quartiles, samples } = await time(work)
     const timed: [number, number] = [...quartiles]
-    const error = checked ? { error: checked.error } : {}
-    results.push({ name, ms: median, quartiles: timed, ...error, ...ratesOf(costOf(gpu, work), median, most) })
-    process.stderr.write(`${results.length} measured\r`)
+    results.push({ name, ms: median, quartiles: timed, samples, error, ...ratesOf(costOf(gpu, work), median, most) })
+    if (process.stderr.isTTY) process.stderr.write(`${results.length} measured\r`)
   }
   for (const item of cases.filter(({ name }) => name.includes(options.filter))) {
-    const checked = await checkedHere(gpu, item.name)
-    if (checked && !checked.right) {
-      console.error(`${item.name} is wrong (error ${checked.error.toPrecision(1)}) and is not timed`)
+    const { error, gradientError, right } = await checkCase(gpu, item)
+    if (!right) {
+      wrong.push({ name: item.name, error, ...(gradientError === undefined ? {} : { gradientError }) })
       continue
     }
     using scope = gpu.scope(item.name)
-    const op = item.setup(new Maker(scope))
-    await measure(item.name, (step) => step.withoutGradients(() => void op(step)), checked)
-    if (item.backward)
-      await measure(`${item.name}, with gradient`, (step) => {
-        const y = op(step)
-        step.backward(y, { seed: y })
-      })
+    const inputs = uploadAll(item.inputs(new Maker()), scope)
+    await measure(item.name, (step) => step.withoutGradients(() => void item.op(step, inputs)), error)
+    if (gradientError !== undefined)
+      await measure(
+        `${item.name}, with gradient`,
+        (step) => {
+          const y = item.op(step, inputs) as Tensor<FloatType>
+          step.backward(y, { seed: y })
+        },
+        gradientError,
+      )
   }
-  return results
+  return { results, wrong }
 }
 
 /** The peers that start, each in its process, and what each says: its version, or why it does not start. */
@@ -123,7 +115,7 @@ async function startPeers(names: readonly string[]) {
   return { versions, rivals }
 }
 
-function opsTable(results: BenchFile['results']): string {
+function opsTable({ results, wrong }: Pick<BenchFile, 'results' | 'wrong'>): string {
   const rows = results.map(({ name, ms, quartiles, gflops, gbs, r, error }) => [
     name,
     ms.toFixed(3),
@@ -131,9 +123,16 @@ function opsTable(results: BenchFile['results']): string {
     gflops.toFixed(2),
     gbs.toFixed(2),
     r.toFixed(3),
-    error?.toExponential(0) ?? '-',
+    error.toExponential(0),
   ])
-  return table(['op', 'ms', 'quartiles', 'GFLOP/s', 'GB/s', 'R', 'f64 error'], rows)
+  const shown = (error: number | null) => (error ?? Number.POSITIVE_INFINITY).toExponential(1)
+  const faults = wrong.map(
+    ({ name, error, gradientError }) =>
+      `${name} is wrong and not timed: its error is ${shown(error)}` +
+      (gradientError === undefined ? '' : `, of its gradients ${shown(gradientError)}`),
+  )
+  const timed = table(['op', 'ms', 'quartiles', 'GFLOP/s', 'GB/s', 'R', 'f64 error'], rows)
+  return [timed, ...faults].join('\n')
 }
 
 function ceilingsLine(most: BenchFile['ceilings']): string {
@@ -153,7 +152,7 @@ function factsOf(root: GpuRoot): Pick<BenchFile, 'format' | 'host' | 'adapter' |
   const { vendor, architecture, device, description } = root.adapter.info
   const { enabled, disabled } = dawnToggles(options.robust)
   return {
-    format: 'nexus-bench-1',
+    format: 'nexus-bench-2',
     host: `Node ${process.versions.node}`,
     adapter: root.name,
     driver: { vendor, architecture, device, description, manifest: process.env.VK_ICD_FILENAMES ?? null },
@@ -187,15 +186,15 @@ async function main(): Promise<number> {
 
   const ceilings = { ...(await measureCeilings(gpu, time)), matrixUnits: await measureMatrixUnits(root) }
   console.log(`${ceilingsLine(ceilings)}\n`)
-  let results: BenchFile['results'] = []
+  let ops: Pick<BenchFile, 'results' | 'wrong'> = { results: [], wrong: [] }
   if (options.only === undefined || options.only === 'generation') {
     const { model, generation, llama } = await measureGeneration(gpu, ceilings, options.quick)
     console.log(`Generation, ${model}\n${generationTable(generation)}\n`)
     if (llama.length > 0) console.log(`${llamaTable(llama, generation)}\n`)
   }
   if (options.only === undefined || options.only === 'ops') {
-    results = await measureOps(gpu, time, ceilings)
-    console.log(opsTable(results))
+    ops = await measureOps(gpu, time, ceilings)
+    console.log(opsTable(ops))
     if ('pca'.includes(options.filter.toLowerCase())) console.log(`\n${await pcaTables(gpu, ceilings, options.quick)}`)
   }
   let peers: BenchFile['peers'] = {}
@@ -221,11 +220,11 @@ async function main(): Promise<number> {
   }
   if (options.json) {
     // What is not finite has no number in JSON and becomes null.
-    const file = { ...factsOf(root), quick: options.quick, ceilings, results, peers, comparisons }
+    const file = { ...factsOf(root), quick: options.quick, ceilings, ...ops, peers, comparisons }
     await writeFile(options.json, `${JSON.stringify(file, null, 2)}\n`)
     console.error(`Written to ${options.json}`)
   }
-  return 0
+  return ops.wrong.length > 0 || comparisons.some(({ ours }) => ours === null) ? 1 : 0
 }
 
 process.exit(

@@ -5,17 +5,7 @@ import { type Shape, showShape, sizeOf } from '../src/core/shape.ts'
 import type { Step } from '../src/runtime/step.ts'
 import type { Tensor } from '../src/runtime/tensor.ts'
 import { gpu, withoutLeaks } from './gpu.ts'
-
-/** An array of an oracle: f64, row-major. */
-export interface Array64 {
-  readonly shape: Shape
-  readonly data: Float64Array
-}
-
-/** A fresh array of zeros for an oracle's result. */
-export function zeros(...shape: number[]): Array64 {
-  return { shape, data: new Float64Array(sizeOf(shape)) }
-}
+import type { Array64 } from './reference/array64.ts'
 
 /** What to check of an op. */
 export interface OpCheck {

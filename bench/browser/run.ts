@@ -110,19 +110,19 @@ async function main(): Promise<number> {
     console.log(comparisonTable(measured.comparisons, settings.peers))
     if (options.json) {
       const file = {
-        format: 'nexus-bench-1',
+        format: 'nexus-bench-2',
         host: `Chromium ${browser.version()}`,
         date: new Date().toISOString(),
         toggles: { enabled: [], disabled: [] },
         quick: options.quick,
         ...measured,
         ceilings: { ...measured.ceilings, matrixUnits: [] },
-        results: [],
+        ...{ results: [], wrong: [] },
       }
       await writeFile(options.json, `${JSON.stringify(file, null, 2)}\n`)
       console.error(`Written to ${options.json}`)
     }
-    return 0
+    return measured.comparisons.some(({ ours }) => ours === null) ? 1 : 0
   } finally {
     await browser.close()
     server.close()

@@ -1,149 +1,189 @@
+import { type DType, decode, encode, type FloatType } from '../../src/core/dtype.ts'
 import { Random } from '../../src/core/random.ts'
-import { dynamicMap, unsignedDynamicMap } from '../../src/formats/dynamic-map.ts'
-import { quantizeInt8 } from '../../src/formats/int8.ts'
-import { quantizeNf4 } from '../../src/formats/nf4.ts'
-import type { KvCache } from '../../src/kernels/attention-decode.ts'
-import { uploadInt8 } from '../../src/kernels/int8.ts'
-import { uploadNf4 } from '../../src/kernels/nf4.ts'
-import { type Sampling, samplingSettings, type TokenState } from '../../src/kernels/sampler.ts'
-import { type PairSum, pairSum } from '../../src/kernels/scatter.ts'
+import { sizeOf } from '../../src/core/shape.ts'
+import { dequantizeInt8, quantizeInt8 } from '../../src/formats/int8.ts'
+import { dequantizeNf4, quantizeNf4 } from '../../src/formats/nf4.ts'
+import { type Int8Weight, uploadInt8 } from '../../src/kernels/int8.ts'
+import { type Nf4Weight, uploadNf4 } from '../../src/kernels/nf4.ts'
 import type { Scope } from '../../src/runtime/scope.ts'
 import type { Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
+import type { Array64 } from '../../tests/reference/array64.ts'
 
-/** One op at one size. */
-export interface Case {
-  readonly name: string
-  /** Makes the inputs and gives back what to time. The last value is what a backward pass starts from. */
-  setup(make: Maker): (step: Step) => Tensor
-  /** Whether the backward pass is timed as well. */
-  readonly backward: boolean
+/** An input of a case: its values as the GPU will see them, and how it gets there. */
+export interface Input<OnGpu> {
+  readonly values: Array64
+  /** Whether the op's gradient is taken to it. */
+  readonly trained: boolean
+  upload(scope: Scope): OnGpu
 }
 
-/** Makes inputs that live as long as the case. */
+/** Inputs by name. */
+export type Inputs = Readonly<Record<string, Input<unknown>>>
+/** The same on the GPU. */
+export type OnGpu<I extends Inputs> = { readonly [Name in keyof I]: I[Name] extends Input<infer G> ? G : never }
+/** The same in f64. */
+export type Values<I extends Inputs> = { readonly [Name in keyof I]: Array64 }
+
+/** One op at one size: its inputs, what is timed, and what should come out. */
+export interface CaseOf<I extends Inputs> {
+  readonly name: string
+  /** Seeded: every call makes the same. The backward pass is timed too where some input is trained. */
+  inputs(make: Maker): I
+  /** What is timed. It gives all that it made, or wrote into its inputs. */
+  op(step: Step, inputs: OnGpu<I>): Tensor | readonly Tensor[]
+  /**
+   * What the op should have given, in f64, as many as it gives. Where several answers are right, it may look at what was
+   * `made`. With trained inputs it must not, because it is differentiated.
+   */
+  reference(inputs: Values<I>, made: readonly ArrayLike<number>[]): Array64 | readonly Array64[]
+  /** Largest error that passes, over the largest magnitude: 2e-6 unless told. Of gradients, four times that. */
+  readonly tolerance?: number
+}
+
+/** A case of whatever inputs. */
+export type Case = CaseOf<Inputs>
+
+/** The case as it is; the names and types of its inputs are known inside it. */
+export function define<I extends Inputs>(item: CaseOf<I>): Case {
+  return item
+}
+
+/** Makes inputs, each of them from the next values of one seeded sequence. */
 export class Maker {
-  readonly #scope: Scope
   readonly #random = new Random(1)
 
-  constructor(scope: Scope) {
-    this.#scope = scope
+  /** These values. */
+  given<D extends DType>(
+    dtype: D,
+    shape: readonly number[],
+    values: ArrayLike<number>,
+    trained = false,
+  ): Input<Tensor<D>> {
+    const data = encode(dtype, values)
+    return {
+      values: { shape, data: Float64Array.from(decode(dtype, data)) },
+      trained,
+      upload(scope) {
+        const tensor = scope.upload(dtype, shape, data)
+        tensor.requiresGrad = trained
+        return tensor
+      },
+    }
   }
 
-  /** Normal values that want a gradient. */
-  normal(...shape: number[]): Tensor<'f32'> {
-    const x = this.constant(...shape)
-    x.requiresGrad = true
-    return x
+  /** Normal values that are trained. */
+  normal(...shape: number[]): Input<Tensor<'f32'>> {
+    return this.given('f32', shape, this.#random.normals(sizeOf(shape)), true)
   }
 
-  /** Normal values that want none. */
-  constant(...shape: number[]): Tensor<'f32'> {
-    return this.#scope.upload('f32', shape, this.#random.normals(shape.reduce((a, b) => a * b, 1)))
+  /** Normal values that are not. */
+  constant(...shape: number[]): Input<Tensor<'f32'>> {
+    return this.given('f32', shape, this.#random.normals(sizeOf(shape)))
   }
 
   /** Magnitudes of normal values. */
-  positive(...shape: number[]): Tensor<'f32'> {
-    const size = shape.reduce((a, b) => a * b, 1)
-    return this.#scope.upload('f32', shape, this.#random.normals(size).map(Math.abs))
+  positive(...shape: number[]): Input<Tensor<'f32'>> {
+    return this.given('f32', shape, this.#random.normals(sizeOf(shape)).map(Math.abs))
   }
 
-  /** Minus the magnitudes of normal values, wanting a gradient: rates of decay. */
-  negative(...shape: number[]): Tensor<'f32'> {
-    const size = shape.reduce((a, b) => a * b, 1)
-    const x = this.#scope.upload(
-      'f32',
-      shape,
-      this.#random.normals(size).map((value) => -Math.abs(value)),
-    )
-    x.requiresGrad = true
-    return x
+  /** Minus the magnitudes of normal values, trained: rates of decay. */
+  negative(...shape: number[]): Input<Tensor<'f32'>> {
+    const rates = this.#random.normals(sizeOf(shape)).map((value) => -Math.abs(value))
+    return this.given('f32', shape, rates, true)
   }
 
-  /** A sum that is kept as two floats. */
-  pair(size: number): PairSum {
-    return pairSum(this.#scope, size, 'sum')
+  /** Zeros. */
+  zeros(...shape: number[]): Input<Tensor<'f32'>> {
+    return this.given('f32', shape, new Float32Array(sizeOf(shape)))
+  }
+
+  /** Normal values in half precision. */
+  half(trained: boolean, ...shape: number[]): Input<Tensor<'f16'>> {
+    return this.given('f16', shape, this.#random.normals(sizeOf(shape)), trained)
   }
 
   /** Integers below `end`. */
-  ids(end: number, ...shape: number[]): Tensor<'u32'> {
-    const size = shape.reduce((a, b) => a * b, 1)
-    return this.#scope.upload(
+  ids(end: number, ...shape: number[]): Input<Tensor<'u32'>> {
+    return this.given(
       'u32',
       shape,
-      Uint32Array.from({ length: size }, () => this.#random.integer(end)),
+      Uint32Array.from({ length: sizeOf(shape) }, () => this.#random.integer(end)),
     )
   }
 
-  /** A full cache of `keys` keys a row, in pages. */
-  cache(batch: number, keys: number, pageSize: number, groups: number, headSize: number): KvCache<'f32'> {
-    const pages = keys / pageSize
-    const table = Uint32Array.from({ length: batch * pages }, (_, i) => i)
-    const shape = [batch * pages, pageSize, groups, headSize]
-    return {
-      k: this.constant(...shape),
-      v: this.constant(...shape),
-      pageTable: this.#scope.upload('u32', [batch, pages], table),
-      position: this.#scope.upload('u32', [batch], new Uint32Array(batch).fill(keys - 1)),
-    }
+  /** In each row `k` different integers below `end`. */
+  differentIds(end: number, rows: number, k: number): Input<Tensor<'u32'>> {
+    const stride = Math.floor(end / k)
+    const ids = Uint32Array.from({ length: rows * k }, (_, i) => (i % k) * stride + this.#random.integer(stride))
+    return this.given('u32', [rows, k], ids)
   }
 
-  /** What the sampler knows of `batch` rows of at most `capacity` tokens. */
-  tokens(batch: number, capacity: number, sampling: Sampling): TokenState {
-    const settings = Array.from({ length: batch }, () => samplingSettings(sampling)).flat()
-    return {
-      ids: this.ids(1000, batch, 1),
-      position: this.ids(capacity - 1, batch),
-      history: this.ids(1000, batch, capacity),
-      settings: this.#scope.upload('f32', [batch, settings.length / batch], settings),
-      seeds: this.ids(2 ** 31, batch),
-    }
-  }
-
-  /** The values of the codes of 8-bit moments. */
-  dynamicMaps(): Tensor<'f32'> {
-    return this.#scope.upload('f32', [512], [...dynamicMap, ...unsignedDynamicMap])
+  /** Integers from 0 on. */
+  counting(...shape: number[]): Input<Tensor<'u32'>> {
+    return this.given(
+      'u32',
+      shape,
+      Uint32Array.from({ length: sizeOf(shape) }, (_, i) => i),
+    )
   }
 
   /** A weight in NF4, its scales plain or nested. */
-  nf4(n: number, k: number, doubleQuant = false) {
-    return uploadNf4(this.#scope, quantizeNf4(this.#random.normals(n * k), [n, k], { doubleQuant }))
+  nf4(n: number, k: number, doubleQuant = false): Input<Nf4Weight> {
+    const packed = quantizeNf4(this.#random.normals(n * k), [n, k], { doubleQuant })
+    const values = { shape: [n, k], data: Float64Array.from(dequantizeNf4(packed)) }
+    return { values, trained: false, upload: (scope) => uploadNf4(scope, packed) }
   }
 
   /** A weight in int8. */
-  int8(n: number, k: number) {
-    return uploadInt8(this.#scope, quantizeInt8(this.#random.normals(n * k), [n, k]))
+  int8(n: number, k: number): Input<Int8Weight> {
+    const packed = quantizeInt8(this.#random.normals(n * k), [n, k])
+    const values = { shape: [n, k], data: Float64Array.from(dequantizeInt8(packed)) }
+    return { values, trained: false, upload: (scope) => uploadInt8(scope, packed) }
   }
 
-  /** A dense weight in half precision. */
-  half(...shape: number[]): Tensor<'f16'> {
-    return this.#scope.upload('f16', shape, this.#random.normals(shape.reduce((a, b) => a * b, 1)))
+  /** A frozen weight in one of the formats. */
+  weight(kind: WeightKind, n: number, k: number): Input<Tensor<FloatType> | Nf4Weight | Int8Weight> {
+    if (kind === 'dense') return this.constant(n, k)
+    return kind === 'int8' ? this.int8(n, k) : this.nf4(n, k, kind === 'nested nf4')
   }
 }
+
+/** Formats of weights. */
+export type WeightKind = 'dense' | 'nf4' | 'nested nf4' | 'int8'
 
 /** Rows and columns of work on rows. */
 export const rows = 2048
 export const width = 512
 
 /** A map of one tensor. */
-export function unary(name: string, op: (step: Step, x: Tensor<'f32'>) => Tensor): Case {
-  return {
+export function unary(
+  name: string,
+  op: (step: Step, x: Tensor<'f32'>) => Tensor,
+  reference: (x: Array64) => Array64,
+  tolerance?: number,
+): Case {
+  return define({
     name: `${name} ${rows}×${width}`,
-    backward: true,
-    setup(make) {
-      const x = make.normal(rows, width)
-      return (step) => op(step, x)
-    },
-  }
+    tolerance,
+    inputs: (make) => ({ x: make.normal(rows, width) }),
+    op: (step, { x }) => op(step, x),
+    reference: ({ x }) => reference(x),
+  })
 }
 
 /** A map of two tensors. */
-export function binary(name: string, op: (step: Step, x: Tensor<'f32'>, z: Tensor<'f32'>) => Tensor): Case {
-  return {
+export function binary(
+  name: string,
+  op: (step: Step, x: Tensor<'f32'>, z: Tensor<'f32'>) => Tensor,
+  reference: (x: Array64, z: Array64) => Array64,
+  tolerance?: number,
+): Case {
+  return define({
     name: `${name} ${rows}×${width}`,
-    backward: true,
-    setup(make) {
-      const [x, z] = [make.normal(rows, width), make.normal(rows, width)]
-      return (step) => op(step, x, z)
-    },
-  }
+    tolerance,
+    inputs: (make) => ({ x: make.normal(rows, width), z: make.normal(rows, width) }),
+    op: (step, { x, z }) => op(step, x, z),
+    reference: ({ x, z }) => reference(x, z),
+  })
 }

@@ -1,107 +1,88 @@
 import type { FloatType } from '../../src/core/dtype.ts'
-import { dequantizeInt8, int8Linear } from '../../src/kernels/int8.ts'
-import { lora, loraLinear } from '../../src/kernels/lora.ts'
+import { dequantizeInt8 } from '../../src/kernels/int8.ts'
+import { anyLinear, lora, loraLinear } from '../../src/kernels/lora.ts'
 import { loraBatch } from '../../src/kernels/lora-batch.ts'
 import { linear } from '../../src/kernels/matmul.ts'
-import { dequantizeNf4, nf4Linear } from '../../src/kernels/nf4.ts'
-import type { Step } from '../../src/runtime/step.ts'
+import { dequantizeNf4 } from '../../src/kernels/nf4.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
-import type { Case, Maker } from './case.ts'
+import { layer, withUpdate, withUpdates } from '../../tests/reference/products.ts'
+import { type Case, define, type WeightKind } from './case.ts'
 
-/** Weights of 512 × 512 and 1024 × 2048 in every format, with the product that reads them. */
-const weights: Record<string, (make: Maker, n: number, k: number) => (step: Step, x: Tensor<'f32'>) => Tensor> = {
-  linear: (make, n, k) => {
-    const weight = make.constant(n, k)
-    return (step, x) => linear(step, x, weight)
-  },
-  nf4Linear: (make, n, k) => {
-    const weight = make.nf4(n, k)
-    return (step, x) => nf4Linear(step, x, weight)
-  },
-  'nf4Linear, nested scales,': (make, n, k) => {
-    const weight = make.nf4(n, k, true)
-    return (step, x) => nf4Linear(step, x, weight)
-  },
-  int8Linear: (make, n, k) => {
-    const weight = make.int8(n, k)
-    return (step, x) => int8Linear(step, x, weight)
-  },
+/** The product that reads each format. */
+const products: Record<WeightKind, string> = {
+  dense: 'linear',
+  nf4: 'nf4Linear',
+  'nested nf4': 'nf4Linear, nested scales,',
+  int8: 'int8Linear',
 }
 
 /** Products with weights of every format, and low-rank updates. */
 export const quantizedCases: readonly Case[] = [
-  ...Object.entries(weights).flatMap(([name, weight]): Case[] => [
-    {
+  ...(Object.entries(products) as [WeightKind, string][]).flatMap(([kind, name]): Case[] => [
+    define({
       name: `${name} 256×512×512`,
-      backward: true,
-      setup(make) {
-        const [x, op] = [make.normal(256, 512), weight(make, 512, 512)]
-        return (step) => op(step, x)
-      },
-    },
-    ...[1, 4].map(
-      (m): Case => ({
+      inputs: (make) => ({ x: make.normal(256, 512), weight: make.weight(kind, 512, 512) }),
+      op: (step, { x, weight }) => anyLinear(step, x as Tensor<FloatType>, weight),
+      reference: ({ x, weight }) => layer(x, weight),
+    }),
+    ...[1, 4].map((m) =>
+      define({
         name: `${name} GEMV ${m}×1024×2048`,
-        backward: false,
-        setup(make) {
-          const [x, op] = [make.constant(m, 2048), weight(make, 1024, 2048)]
-          return (step) => op(step, x)
-        },
+        inputs: (make) => ({ x: make.constant(m, 2048), weight: make.weight(kind, 1024, 2048) }),
+        op: (step, { x, weight }) => anyLinear(step, x as Tensor<FloatType>, weight),
+        reference: ({ x, weight }) => layer(x, weight),
       }),
     ),
   ]),
-  {
+  define({
     name: 'linear f16 GEMV 1×1024×2048',
-    backward: false,
-    setup(make) {
-      const [x, weight] = [make.half(1, 2048), make.half(1024, 2048)]
-      return (step) => linear(step, x, weight)
-    },
-  },
-  {
+    tolerance: 2e-3,
+    inputs: (make) => ({ x: make.half(false, 1, 2048), weight: make.half(false, 1024, 2048) }),
+    op: (step, { x, weight }) => linear(step, x, weight),
+    reference: ({ x, weight }) => layer(x, weight),
+  }),
+  define({
     name: 'dequantizeNf4 512×512',
-    backward: false,
-    setup(make) {
-      const weight = make.nf4(512, 512)
-      return (step) => dequantizeNf4(step, weight, 'f32')
-    },
-  },
-  {
+    inputs: (make) => ({ weight: make.nf4(512, 512) }),
+    op: (step, { weight }) => dequantizeNf4(step, weight, 'f32'),
+    reference: ({ weight }) => weight,
+  }),
+  define({
     name: 'dequantizeInt8 512×512',
-    backward: false,
-    setup(make) {
-      const weight = make.int8(512, 512)
-      return (step) => dequantizeInt8(step, weight, 'f32')
-    },
-  },
-  {
+    inputs: (make) => ({ weight: make.int8(512, 512) }),
+    op: (step, { weight }) => dequantizeInt8(step, weight, 'f32'),
+    reference: ({ weight }) => weight,
+  }),
+  define({
     name: 'lora rank 8 256×512×512',
-    backward: true,
-    setup(make) {
-      const [base, x] = [make.normal(256, 512), make.normal(256, 512)]
-      const pair = { a: make.normal(8, 512), b: make.normal(512, 8), scale: 1 }
-      return (step) => lora(step, base as Tensor<FloatType>, x, pair)
-    },
-  },
-  ...(['dense', 'nf4', 'int8'] as const).map(
-    (kind): Case => ({
+    tolerance: 4e-6,
+    inputs: (make) => ({
+      ...{ base: make.normal(256, 512), x: make.normal(256, 512) },
+      ...{ a: make.normal(8, 512), b: make.normal(512, 8) },
+    }),
+    op: (step, { base, x, a, b }) => lora(step, base as Tensor<FloatType>, x, { a, b, scale: 1 }),
+    reference: ({ base, x, a, b }) => withUpdate(base, x, a, b, 1),
+  }),
+  ...(['dense', 'nf4', 'int8'] as const).map((kind) =>
+    define({
       name: `loraLinear rank 8 over ${kind} 256×512×512`,
-      backward: true,
-      setup(make) {
-        const x = make.normal(256, 512)
-        const weight = kind === 'dense' ? make.constant(512, 512) : make[kind](512, 512)
-        const pair = { a: make.normal(8, 512), b: make.normal(512, 8), scale: 1 }
-        return (step) => loraLinear(step, x as Tensor<FloatType>, weight, pair)
-      },
+      tolerance: 4e-6,
+      inputs: (make) => ({
+        ...{ x: make.normal(256, 512), weight: make.weight(kind, 512, 512) },
+        ...{ a: make.normal(8, 512), b: make.normal(512, 8) },
+      }),
+      op: (step, { x, weight, a, b }) => loraLinear(step, x as Tensor<FloatType>, weight, { a, b, scale: 1 }),
+      reference: ({ x, weight, a, b }) => withUpdate(layer(x, weight), x, a, b, 1),
     }),
   ),
-  {
+  define({
     name: 'loraBatch 4 adapters of rank 8, 256×512×512',
-    backward: true,
-    setup(make) {
-      const [base, x, ids] = [make.normal(256, 512), make.normal(256, 512), make.ids(4, 256)]
-      const stack = { a: make.normal(4, 8, 512), b: make.normal(4, 512, 8), factors: make.constant(4) }
-      return (step) => loraBatch(step, base, x, stack, ids)
-    },
-  },
+    tolerance: 4e-6,
+    inputs: (make) => ({
+      ...{ base: make.normal(256, 512), x: make.normal(256, 512), ids: make.ids(4, 256) },
+      ...{ a: make.normal(4, 8, 512), b: make.normal(4, 512, 8), factors: make.constant(4) },
+    }),
+    op: (step, { base, x, a, b, factors, ids }) => loraBatch(step, base, x, { a, b, factors }, ids),
+    reference: ({ base, x, a, b, factors, ids }) => withUpdates(base, x, { a, b, factors: factors.data }, ids.data),
+  }),
 ]

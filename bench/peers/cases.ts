@@ -17,21 +17,13 @@ import { rope } from '../../src/kernels/rope.ts'
 import { softmax } from '../../src/kernels/softmax.ts'
 import type { Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
+import { type Array64, mapped } from '../../tests/reference/array64.ts'
+import { attentionOracle, causal as causalSight, rope64 } from '../../tests/reference/attention.ts'
+import { crossEntropy64 } from '../../tests/reference/losses.ts'
+import { layer, product as product64 } from '../../tests/reference/products.ts'
+import { embedding64, gelu64, rmsNorm64, rowSum64, silu64, softmax64 } from '../../tests/reference/rows.ts'
 import { dequantizeInt4, quantizeInt4 } from './int4.ts'
-import {
-  attentionRows,
-  elementRows,
-  geluOf,
-  logSumExp,
-  loraStepRows,
-  matmulRows,
-  type Rows,
-  rmsNormRows,
-  ropeRows,
-  rowRows,
-  siluOf,
-  softmaxOf,
-} from './references.ts'
+import { loraStep64 } from './lora-step.ts'
 
 /** A tensor on the host. Ids, and the packed words of a quantised weight, are u32. */
 export interface Operand {
@@ -47,6 +39,7 @@ export type Inputs = Readonly<Record<string, Operand>>
 export type Op =
   | 'matmulNN'
   | 'matmulNT'
+  | 'matmulTN'
   | 'nf4Linear'
   | 'int4Linear'
   | 'attention'
@@ -72,10 +65,10 @@ export interface PeerCase {
   /** Seeded: every process makes the same. */
   inputs(): Inputs
   ours(step: Step, tensors: Readonly<Record<string, Tensor>>): Tensor
-  /** Rows of the result in f64. */
-  reference(inputs: Inputs): Rows
+  /** The result in f64. */
+  reference(inputs: Inputs): Array64
   /** What the peer should give, where its number format is another one than ours. */
-  theirReference?(inputs: Inputs): Rows
+  theirReference?(inputs: Inputs): Array64
   /** Largest error that passes, over the largest magnitude of the result. */
   readonly tolerance: number
 }
@@ -114,10 +107,16 @@ function causalMask(tokens: number): Operand {
   return { dtype: 'f32', shape: [tokens, tokens], data }
 }
 
+/** An operand in f64. */
+function wide({ shape, data }: Operand): Array64 {
+  return { shape, data: Float64Array.from(data) }
+}
+
 /** Tensors have the dtypes of the inputs they were uploaded from. */
 type F32 = Tensor<'f32'>
 
-function product(form: 'NN' | 'NT', name: string, left: readonly number[], right: readonly number[]): PeerCase {
+function product(form: 'NN' | 'NT' | 'TN', name: string, left: readonly number[], right: readonly number[]): PeerCase {
+  const [transposeA, transposeB] = [form === 'TN', form === 'NT']
   return {
     name: `matmul ${form} ${name}`,
     op: `matmul${form}`,
@@ -126,8 +125,8 @@ function product(form: 'NN' | 'NT', name: string, left: readonly number[], right
       const random = new Random(1)
       return { a: normal(random, ...left), b: normal(random, ...right) }
     },
-    ours: (step, { a, b }) => matmul(step, a as F32, b as F32, { transposeB: form === 'NT' }),
-    reference: ({ a, b }) => matmulRows(a, b, form === 'NT'),
+    ours: (step, { a, b }) => matmul(step, a as F32, b as F32, { transposeA, transposeB }),
+    reference: ({ a, b }) => product64(wide(a), wide(b), transposeA, transposeB),
   }
 }
 
@@ -156,12 +155,12 @@ function fourBit(op: 'nf4Linear' | 'int4Linear', m: number, k: number, n: number
       }),
     reference({ x, codes, scales }) {
       const packed = { shape: [n, k], codes: bytesOf(codes), scales: scales.data as Float32Array<ArrayBuffer> }
-      return matmulRows(x, { dtype: 'f32', shape: [n, k], data: dequantizeNf4(packed) }, true)
+      return layer(wide(x), { shape: [n, k], data: Float64Array.from(dequantizeNf4(packed)) })
     },
     theirReference: int4
       ? ({ x, int4Codes, int4Scales }) => {
           const data = dequantizeInt4({ codes: bytesOf(int4Codes), scales: int4Scales.data as Float32Array })
-          return matmulRows(x, { dtype: 'f32', shape: [n, k], data }, true)
+          return layer(wide(x), { shape: [n, k], data: Float64Array.from(data) })
         }
       : undefined,
   }
@@ -191,14 +190,15 @@ function attentionCase(causal: boolean, name: string, query: readonly number[], 
       return causal ? { ...inputs, mask: causalMask(query[1]) } : inputs
     },
     ours: (step, { q, k, v }) => attention(step, q as F32, k as F32, v as F32, { causal }),
-    reference: (inputs) => attentionRows(inputs, causal),
+    reference: ({ q, k, v }) =>
+      attentionOracle(wide(q), wide(k), wide(v), causal ? causalSight(query[1], key[1]) : () => true),
   }
 }
 
 function elementwise(
   op: 'silu' | 'gelu' | 'swiglu' | 'add' | 'mul',
   ours: (step: Step, x: F32, z: F32) => Tensor,
-  f: (x: number, z: number) => number,
+  f: (...values: number[]) => number,
 ): PeerCase {
   const binary = op !== 'silu' && op !== 'gelu'
   return {
@@ -211,7 +211,7 @@ function elementwise(
       return binary ? { x, z: normal(random, rows, width) } : { x }
     },
     ours: (step, { x, z }) => ours(step, x as F32, z as F32),
-    reference: ({ x, z }) => elementRows(f as (...values: number[]) => number, ...(binary ? [x, z] : [x])),
+    reference: ({ x, z }) => mapped(f, ...(binary ? [wide(x), wide(z)] : [wide(x)])),
   }
 }
 
@@ -243,33 +243,38 @@ function loraStep(tokens: number, width: number, hidden: number, rank: number): 
       const y = linear(inner, inside, down)
       return inner.keep(inner.backward(sum(inner, mul(inner, y, y))).get(a), step)
     },
-    reference: (inputs) => loraStepRows(inputs, loraScale),
+    reference: (inputs) => loraStep64(inputs, loraScale),
   }
 }
 
 /** Every op that at least one peer has. */
 export const peerCases: readonly PeerCase[] = [
   loraStep(128, 576, 1536, 8),
-  ...[256, 512, 1024].flatMap((n) => (['NN', 'NT'] as const).map((form) => product(form, `${n}³`, [n, n], [n, n]))),
+  ...[256, 512, 1024].flatMap((n) =>
+    (['NN', 'NT', 'TN'] as const).map((form) => product(form, `${n}³`, [n, n], [n, n])),
+  ),
   product('NT', '16×(128×128×64)', [16, 128, 64], [16, 128, 64]),
-  fourBit('nf4Linear', 256, 512, 512),
-  fourBit('int4Linear', 256, 512, 512),
-  fourBit('nf4Linear', 1, 2048, 2048),
-  fourBit('int4Linear', 1, 2048, 2048),
+  ...[
+    [256, 256, 256],
+    [256, 512, 512],
+    [512, 512, 512],
+    [1024, 1024, 1024],
+    [1, 2048, 2048],
+  ].flatMap(([m, k, n]) => [fourBit('nf4Linear', m, k, n), fourBit('int4Linear', m, k, n)]),
   attentionCase(true, '8×128, 8 heads of 64, 2 key heads', [8, 128, 8, 64], [8, 128, 2, 64]),
   attentionCase(false, '8×128, 8 heads of 64, not causal', [8, 128, 8, 64], [8, 128, 8, 64]),
   elementwise('add', add, (x, z) => x + z),
   elementwise('mul', mul, (x, z) => x * z),
-  elementwise('silu', silu, siluOf),
-  elementwise('gelu', gelu, geluOf),
-  elementwise('swiglu', swiglu, (x, z) => siluOf(x) * z),
+  elementwise('silu', silu, silu64),
+  elementwise('gelu', gelu, gelu64),
+  elementwise('swiglu', swiglu, (x, z) => silu64(x) * z),
   {
     name: `softmax ${rows}×${width}`,
     op: 'softmax',
     tolerance: 2e-6,
     inputs: () => ({ x: normal(new Random(1), rows, width) }),
     ours: (step, { x }) => softmax(step, x as F32),
-    reference: ({ x }) => rowRows(x, softmaxOf),
+    reference: ({ x }) => softmax64(wide(x)),
   },
   {
     name: `rowSum ${rows}×${width}`,
@@ -277,7 +282,7 @@ export const peerCases: readonly PeerCase[] = [
     tolerance: 1e-5,
     inputs: () => ({ x: normal(new Random(1), rows, width) }),
     ours: (step, { x }) => rowSum(step, x as F32),
-    reference: ({ x }) => rowRows(x, (values) => Float64Array.of(values.reduce((a, b) => a + b))),
+    reference: ({ x }) => rowSum64(wide(x)),
   },
   {
     name: `rmsNorm ${rows}×${width}`,
@@ -288,7 +293,7 @@ export const peerCases: readonly PeerCase[] = [
       return { x: normal(random, rows, width), weight: normal(random, width) }
     },
     ours: (step, { x, weight }) => rmsNorm(step, x as F32, weight as F32, { eps }),
-    reference: (inputs) => rmsNormRows(inputs, eps),
+    reference: ({ x, weight }) => rmsNorm64(wide(x), wide(weight), eps),
   },
   {
     name: 'rope 8×256, 8 heads of 64',
@@ -300,7 +305,7 @@ export const peerCases: readonly PeerCase[] = [
       ...turns(256, 32),
     }),
     ours: (step, { x, frequencies }) => rope(step, x as F32, frequencies as F32),
-    reference: ({ x }) => ropeRows(x),
+    reference: ({ x, frequencies }) => rope64(wide(x), frequencies.data),
   },
   {
     name: 'embedding 4096 of 1024×256',
@@ -311,11 +316,7 @@ export const peerCases: readonly PeerCase[] = [
       return { table: normal(random, 1024, 256), ids: ids(random, 1024, 4096) }
     },
     ours: (step, { table, ids }) => embedding(step, table as F32, ids as Tensor<'u32'>),
-    reference: ({ table, ids }) => {
-      const columns = table.shape[1]
-      return (row) =>
-        Float64Array.from(table.data.subarray(ids.data[row] * columns, (ids.data[row] + 1) * columns), Number)
-    },
+    reference: ({ table, ids }) => embedding64(wide(table), ids),
   },
   {
     name: `crossEntropy ${rows}×${width}`,
@@ -326,6 +327,6 @@ export const peerCases: readonly PeerCase[] = [
       return { x: normal(random, rows, width), ids: ids(random, width, rows) }
     },
     ours: (step, { x, ids }) => crossEntropy(step, x as F32, ids as Tensor<'u32'>),
-    reference: ({ x, ids }) => rowRows(x, (values, row) => Float64Array.of(logSumExp(values) - values[ids.data[row]])),
+    reference: ({ x, ids }) => crossEntropy64(wide(x), ids.data),
   },
 ]

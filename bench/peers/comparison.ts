@@ -55,7 +55,8 @@ async function compareCase(
   const ours = prepareOurs(gpu, item, inputs)
   try {
     if (ours.cost.flops > pace.mostFlops) return undefined
-    const { error, right } = await check(item, inputs, ours, 'ours', ours.size)
+    const want = item.reference(inputs)
+    const { error, right } = await check(ours, want, item.tolerance)
     if (!right) return { name: item.name, error, ours: null, outcomes: {} }
     const outcomes: Record<string, Outcome> = {}
     const times: number[] = []
@@ -64,7 +65,7 @@ async function compareCase(
       try {
         const theirs = await rival.side(item, inputs)
         if (!theirs) return { status: 'none' }
-        const checked = await check(item, inputs, theirs, 'theirs', ours.size)
+        const checked = await check(theirs, item.theirReference?.(inputs) ?? want, item.tolerance)
         if (!checked.right) return { status: 'wrong', error: checked.error }
         const samples = await duel(ours, theirs, pace)
         times.push(...samples.ours)

@@ -1,7 +1,8 @@
 // Times us and a peer by turns, A B B A, and only after both results passed the f64 check.
+
+import type { Array64 } from '../../tests/reference/array64.ts'
+import { errorOf } from '../error.ts'
 import type { Timing } from '../timing.ts'
-import type { Inputs, PeerCase } from './cases.ts'
-import { errorOf } from './check.ts'
 
 /** One side: the case is ready on its GPU. */
 export interface Side {
@@ -27,26 +28,28 @@ export interface Pace {
   readonly mostFlops: number
 }
 
-/** 24 runs of each side. */
+/** 24 runs of each side; 16 or 8 where so many would take too long, 4 where even 8 would. */
 export const fullPace: Pace = { rounds: 3, runs: 4, mostFlops: Number.POSITIVE_INFINITY }
 /** 4 runs of each side, and nothing as large as 1024³. */
 export const quickPace: Pace = { rounds: 1, runs: 2, mostFlops: 1e9 }
-/** From this many ms a run on, 4 runs of each side must do. */
-const slow = 2000
+/** ms that a duel may take after its warm-up, but for the least pace. */
+const longest = 5000
 
-/** The error of a side's result, and whether it passes. A peer with its own number format has its own reference. */
-export async function check(item: PeerCase, inputs: Inputs, side: Side, whose: 'ours' | 'theirs', size: number) {
-  const reference = (whose === 'theirs' && item.theirReference) || item.reference
-  const error = errorOf(await side.read(), reference(inputs), size)
-  return { error, right: error <= item.tolerance }
+/** The error of a side's result, and whether it passes. */
+export async function check(side: Pick<Side, 'read'>, want: Array64, tolerance: number) {
+  const error = errorOf(await side.read(), want)
+  return { error, right: error <= tolerance }
 }
 
 /** Times in ms of both sides, whose results were checked, by turns after a warm-up. */
 export async function duel(a: Side, b: Side, pace: Pace): Promise<{ ours: number[]; theirs: number[] }> {
   const ours: number[] = []
   const theirs: number[] = []
-  const warm = [...(await a.time(2)), ...(await b.time(2))]
-  const { rounds, runs } = Math.max(...warm) > slow ? quickPace : pace
+  // The first run of a side compiles; the second says how long the others take.
+  const [, mine] = await a.time(2)
+  const [, other] = await b.time(2)
+  const affordable = Math.floor(longest / (2 * pace.runs * (mine + other)))
+  const { rounds, runs } = affordable === 0 ? quickPace : { ...pace, rounds: Math.min(pace.rounds, affordable) }
   for (let round = 0; round < rounds; round++) {
     ours.push(...(await a.time(runs)))
     theirs.push(...(await b.time(runs)))

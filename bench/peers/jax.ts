@@ -48,6 +48,7 @@ function opsOf({ numpy: np, nn, grad }: Jax): Partial<Record<Op, readonly [names
   return {
     matmulNN: [['a', 'b'], (a, b) => np.matmul(a, b)],
     matmulNT: [['a', 'b'], (a, b) => np.matmul(a, np.matrixTranspose(b))],
+    matmulTN: [['a', 'b'], (a, b) => np.matmul(np.matrixTranspose(a), b)],
     attention: [['q', 'k', 'v'], (q, k, v) => nn.dotProductAttention(q, k, v)],
     causalAttention: [['q', 'k', 'v'], (q, k, v) => nn.dotProductAttention(q, k, v, { isCausal: true })],
     rmsNorm: [

@@ -53,6 +53,11 @@ function binary(nodes: readonly Node[]) {
 const bodies: Readonly<Partial<Record<Op, (inputs: Inputs) => Body>>> = {
   matmulNN: (inputs) => product(inputs, false),
   matmulNT: (inputs) => product(inputs, true),
+  matmulTN: ({ a, b }) => ({
+    inputs: { a, b },
+    nodes: [node('Gemm', ['a', 'b'], { transA: 1 })],
+    shape: [a.shape[1], b.shape[1]],
+  }),
   nf4Linear({ x, codes, scales }) {
     const [k, n] = [x.shape[1], (codes.shape[0] * 8) / x.shape[1]]
     return {

@@ -63,6 +63,7 @@ function opsOf(tf: Tf): Partial<Record<Op, (tensors: Tensors) => TfTensor>> {
   return {
     matmulNN: ({ a, b }) => tf.matMul(a, b),
     matmulNT: ({ a, b }) => tf.matMul(a, b, false, true),
+    matmulTN: ({ a, b }) => tf.matMul(a, b, true),
     attention,
     causalAttention: attention,
     rmsNorm: ({ x, weight }) =>

@@ -2,11 +2,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import { define } from '../../bench/cases/case.ts'
 import { ratesOf } from '../../bench/ceilings.ts'
+import { checkCase, slopeError } from '../../bench/check.ts'
 import { compareFiles } from '../../bench/compare.ts'
+import { errorOf } from '../../bench/error.ts'
 import { powerOf } from '../../bench/growth.ts'
 import { peerCases } from '../../bench/peers/cases.ts'
-import { errorOf } from '../../bench/peers/check.ts'
 import { check, duel, type Side } from '../../bench/peers/duel.ts'
 import { dequantizeInt4, quantizeInt4 } from '../../bench/peers/int4.ts'
 import { writeModel } from '../../bench/peers/onnx.ts'
@@ -15,6 +17,7 @@ import { PeerProcess } from '../../bench/peers/process.ts'
 import { type BenchFile, readBenchFile } from '../../bench/report.ts'
 import { apart, timingOf } from '../../bench/timing.ts'
 import { Random } from '../../src/core/random.ts'
+import { mul } from '../../src/kernels/elementwise.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nexus-bench-'))
@@ -32,7 +35,7 @@ const ceilings = {
 
 function fileWith(ms: number, quartiles: [number, number], name = 'add'): BenchFile {
   return {
-    format: 'nexus-bench-1',
+    format: 'nexus-bench-2',
     host: 'Node 24',
     adapter: 'a',
     driver: { vendor: '', architecture: '', device: '', description: '', manifest: null },
@@ -40,7 +43,8 @@ function fileWith(ms: number, quartiles: [number, number], name = 'add'): BenchF
     date: '2026-01-01',
     quick: false,
     ceilings,
-    results: [{ name, ms, quartiles, gflops: 1, gbs: 1, r: 1, bound: 'memory' }],
+    results: [{ name, ms, quartiles, samples: 20, error: 1e-7, gflops: 1, gbs: 1, r: 1, bound: 'memory' }],
+    wrong: [],
     peers: {},
     comparisons: [],
   }
@@ -84,6 +88,12 @@ describe('timing', () => {
   })
 })
 
+function written(file: BenchFile): string {
+  const path = join(folder, 'later.json')
+  writeFileSync(path, JSON.stringify(file))
+  return path
+}
+
 describe('bench files', () => {
   const write = (name: string, text: string) => {
     const path = join(folder, name)
@@ -111,18 +121,75 @@ describe('bench files', () => {
   })
 })
 
+test('a comparison shows ours beside peers, the peers, and what was wrong', () => {
+  const timing = (median: number) => ({ median, quartiles: [median, median] as [number, number], samples: 8 })
+  const file = (ours: number, theirs: number): BenchFile => ({
+    ...fileWith(1, [1, 1]),
+    comparisons: [
+      {
+        name: 'mul',
+        error: 1e-7,
+        ours: { ...timing(ours), gflops: 1, gbs: 1, r: 1, bound: 'memory' },
+        outcomes: {
+          ort: { status: 'timed', error: 1e-7, ours: timing(ours), theirs: timing(theirs) },
+          tfjs: { status: 'wrong', error: null },
+        },
+      },
+    ],
+  })
+  const later = { ...file(4, 3), wrong: [{ name: 'sub', error: null, gradientError: 0.5 }] }
+  const lines = compareFiles(file(2, 6), readBenchFile(written(later))).split('\n')
+  expect(lines.find((line) => line.startsWith('mul, beside peers'))).toMatch(/2\.000 +4\.000 +2\.00 +\*$/)
+  expect(lines.find((line) => line.startsWith('mul, ort'))).toMatch(/6\.000 +3\.000 +0\.50 +\*$/)
+  expect(lines.at(-1)).toBe('sub is wrong in b')
+})
+
 describe('checks', () => {
-  const reference = (row: number) => Float64Array.of(row, -4)
+  const want = { data: Float64Array.of(0, -4, 1, -4) }
 
   test('the error is relative to the largest magnitude', () => {
-    expect(errorOf([0, -4, 1, -4, 2, -3], reference, 6)).toBe(0.25)
-    expect(errorOf([0, -4, 1, -4, 2, -4], reference, 6)).toBe(0)
+    expect(errorOf([0, -4, 1, -3], want)).toBe(0.25)
+    expect(errorOf([0, -4, 1, -4], want)).toBe(0)
+    expect(errorOf([0], { data: Float64Array.of(0) })).toBe(0)
   })
 
   test('a wrong size or a NaN is infinitely wrong', () => {
-    expect(errorOf([0, -4], reference, 6)).toBe(Number.POSITIVE_INFINITY)
-    expect(errorOf([0, -4, 1, Number.NaN, 2, -4], reference, 6)).toBe(Number.POSITIVE_INFINITY)
+    expect(errorOf([0, -4], want)).toBe(Number.POSITIVE_INFINITY)
+    expect(errorOf([0, -4, Number.NaN, -4], want)).toBe(Number.POSITIVE_INFINITY)
   })
+
+  test('one wrong element of a thousand shows in the slope', () => {
+    const x = { shape: [1000], data: Float64Array.from(new Random(4).normals(1000)) }
+    const cubes = (values: Record<string, { data: Float64Array }>) => values.x.data.reduce((all, v) => all + v ** 3, 0)
+    const slope = x.data.map((value) => 3 * value ** 2)
+    expect(slopeError(cubes, { x }, { x: slope })).toBeLessThan(1e-8)
+    expect(slopeError(cubes, { x }, { x: slope.map((value, i) => (i === 517 ? value + 1 : value)) })).toBeGreaterThan(
+      1e-3,
+    )
+    expect(slopeError(cubes, { x }, { x: new Float64Array(1000) })).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  test('a case passes with its reference, and fails with another or where only its gradient is off', () =>
+    withoutLeaks(async () => {
+      const squares = (factor: number, op: typeof mul) =>
+        define({
+          name: 'squares',
+          inputs: (make) => ({ x: make.normal(5, 37) }),
+          op: (step, { x }) => op(step, x, x),
+          reference: ({ x }) => ({ shape: x.shape, data: x.data.map((value) => factor * value ** 2) }),
+        })
+      expect(await checkCase(gpu, squares(1, mul))).toMatchObject({ right: true })
+      expect((await checkCase(gpu, squares(2, mul))).right).toBe(false)
+      // Half of the gradient is lost, the result is not.
+      const values = new Random(1).normals(185)
+      const halved = await checkCase(
+        gpu,
+        squares(1, (step, x) => mul(step, x, step.upload(x.dtype, x.shape, values))),
+      )
+      expect(halved.error).toBeLessThan(2e-6)
+      expect(halved.gradientError).toBeGreaterThan(1e-3)
+      expect(halved.right).toBe(false)
+    }))
 
   test('int4 is off by at most half a step', () => {
     const values = new Random(3).normals(128)
@@ -138,7 +205,7 @@ describe('checks', () => {
       withoutLeaks(async () => {
         const inputs = item.inputs()
         const ours = prepareOurs(gpu, item, inputs)
-        const { error, right } = await check(item, inputs, ours, 'ours', ours.size)
+        const { error, right } = await check(ours, item.reference(inputs), item.tolerance)
         ours.free()
         expect(right, `error ${error}`).toBe(true)
       }))

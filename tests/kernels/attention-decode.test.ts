@@ -5,9 +5,9 @@ import { sizeOf } from '../../src/core/shape.ts'
 import { attention } from '../../src/kernels/attention.ts'
 import { attentionDecode, kvAppend } from '../../src/kernels/attention-decode.ts'
 import type { Step } from '../../src/runtime/step.ts'
-import { attentionOracle } from '../attention-oracle.ts'
 import { expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
+import { attentionOracle } from '../reference/attention.ts'
 
 interface Case {
   readonly name: string

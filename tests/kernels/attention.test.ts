@@ -3,9 +3,9 @@ import { Random } from '../../src/core/random.ts'
 import { openGpuRoot } from '../../src/host/gpu-root.ts'
 import { type AttentionOptions, attention, rangesOfLengths, rangesOfSegments } from '../../src/kernels/attention.ts'
 import { Gpu } from '../../src/runtime/gpu.ts'
-import { attentionOracle } from '../attention-oracle.ts'
 import { checkOp } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
+import { attentionOracle, causal as causalWindow } from '../reference/attention.ts'
 
 /** Shapes of q, k and v. */
 const shapes = (batch: number, tokens: number, keys: number, heads: number, groups: number, size: number) => [
@@ -24,8 +24,7 @@ function check(
   checkOp(name, {
     op: (step, q, k, v) => attention(step, q, k, v, options),
     reference: (q, k, v) => {
-      const before = k.shape[1] - q.shape[1]
-      const seen = (_: number, t: number, j: number) => !causal || (j <= t + before && j > t + before - window)
+      const seen = causal ? causalWindow(q.shape[1], k.shape[1], window) : () => true
       return attentionOracle(q, k, v, seen, scale)
     },
     shapes: cases,

@@ -1,28 +1,12 @@
 import { expect, test } from 'vitest'
 import { causalConv1d } from '../../src/kernels/causal-conv1d.ts'
-import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { checkOp } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
-
-function convolution(x: Array64, weight: Array64, bias?: Array64): Array64 {
-  const [batch, tokens, channels] = x.shape
-  const taps = weight.shape[1]
-  const y = zeros(...x.shape)
-  for (let b = 0; b < batch; b++)
-    for (let t = 0; t < tokens; t++)
-      for (let c = 0; c < channels; c++) {
-        let sum = bias ? bias.data[c] : 0
-        for (let k = 0; k < taps; k++) {
-          const from = t - (taps - 1) + k
-          if (from >= 0) sum += weight.data[c * taps + k] * x.data[(b * tokens + from) * channels + c]
-        }
-        y.data[(b * tokens + t) * channels + c] = sum
-      }
-  return y
-}
+import { causalConv64 } from '../reference/state-space.ts'
 
 checkOp('causalConv1d with bias', {
   op: (step, x, weight, bias) => causalConv1d(step, x, weight, { bias }),
-  reference: convolution,
+  reference: causalConv64,
   shapes: [
     [[2, 37, 5], [5, 4], [5]],
     [[1, 1, 1], [1, 4], [1]],
@@ -32,7 +16,7 @@ checkOp('causalConv1d with bias', {
 
 checkOp('causalConv1d without bias', {
   op: (step, x, weight) => causalConv1d(step, x, weight),
-  reference: convolution,
+  reference: causalConv64,
   shapes: [
     [
       [2, 33, 66],
@@ -44,7 +28,7 @@ checkOp('causalConv1d without bias', {
 checkOp('causalConv1d with SiLU', {
   op: (step, x, weight, bias) => causalConv1d(step, x, weight, { bias, activation: 'silu' }),
   reference: (x, weight, bias) => {
-    const y = convolution(x, weight, bias)
+    const y = causalConv64(x, weight, bias)
     for (const [i, value] of y.data.entries()) y.data[i] = value / (1 + Math.exp(-value))
     return y
   },

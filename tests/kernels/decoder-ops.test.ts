@@ -8,49 +8,24 @@ import { rope } from '../../src/kernels/rope.ts'
 import { softmax } from '../../src/kernels/softmax.ts'
 import type { Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
-import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { checkOp } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
+import { zeros } from '../reference/array64.ts'
+import { rope64 } from '../reference/attention.ts'
+import { embedding64, gather64, rowSum64, softmax64, total64 } from '../reference/rows.ts'
 
 checkOp('softmax', {
   op: softmax,
-  reference: (x) => {
-    const y = zeros(...x.shape)
-    const columns = x.shape.at(-1)!
-    for (let base = 0; base < x.data.length; base += columns) {
-      const row = x.data.subarray(base, base + columns)
-      const total = row.reduce((all, value) => all + Math.exp(value), 0)
-      for (const [c, value] of row.entries()) y.data[base + c] = Math.exp(value) / total
-    }
-    return y
-  },
+  reference: softmax64,
   shapes: [[[5, 37]], [[1, 1]], [[70, 3, 130]], [[5, 36]], [[150, 12]]],
 })
-
-/** Rows begin at `starts`; `turned` numbers of a head are rotated. */
-function ropeOracle(x: Array64, starts: readonly number[], turned: number, factor: number): Array64 {
-  const [, tokens, heads, size] = x.shape
-  const y = zeros(...x.shape)
-  for (let i = 0; i < x.data.length; i++) {
-    const d = i % size
-    const token = Math.floor(i / size / heads)
-    if (d >= turned) {
-      y.data[i] = x.data[i]
-      continue
-    }
-    const position = (token % tokens) + 3 + starts[Math.floor(token / tokens)]
-    const angle = position * Math.fround(100 ** (-(d % (turned / 2)) / (turned / 2)))
-    const partner = d < turned / 2 ? -x.data[i + turned / 2] : x.data[i - turned / 2]
-    y.data[i] = factor * (x.data[i] * Math.cos(angle) + partner * Math.sin(angle))
-  }
-  return y
-}
 
 const frequencies = (step: Step, turned: number) =>
   step.upload('f32', [turned / 2], ropeFrequencies(100, turned).inverse)
 
 checkOp('rope', {
   op: (step, x) => rope(step, x, frequencies(step, x.shape[3]), { offset: 3 }),
-  reference: (x) => ropeOracle(x, [0, 0, 0], x.shape[3], 1),
+  reference: (x) => rope64(x, ropeFrequencies(100, x.shape[3]).inverse, (_, t) => t + 3),
   shapes: [[[2, 5, 3, 6]], [[1, 1, 1, 2]], [[3, 17, 4, 8]]], // half of 8 is one quad
 })
 
@@ -63,7 +38,7 @@ for (const [turned, shapes] of [
       const starts = step.upload('u32', [x.shape[0]], [7, 0, 50].slice(0, x.shape[0]))
       return rope(step, x, frequencies(step, turned), { offset: 3, starts, factor: 1.5 })
     },
-    reference: (x) => ropeOracle(x, [7, 0, 50], turned, 1.5),
+    reference: (x) => rope64(x, ropeFrequencies(100, turned).inverse, (b, t) => t + 3 + [7, 0, 50][b], 1.5),
     shapes,
   })
 
@@ -72,13 +47,7 @@ const idsFor = (rows: number, count: number) => Uint32Array.from({ length: count
 
 checkOp('embedding', {
   op: (step, table) => embedding(step, table, step.upload('u32', [3, 50], idsFor(table.shape[0], 150))),
-  reference: (table) => {
-    const columns = table.shape[1]
-    const y = zeros(3, 50, columns)
-    for (const [i, id] of idsFor(table.shape[0], 150).entries())
-      y.data.set(table.data.subarray(id * columns, (id + 1) * columns), i * columns)
-    return y
-  },
+  reference: (table) => embedding64(table, { shape: [3, 50], data: idsFor(table.shape[0], 150) }),
   shapes: [[[5, 37]], [[1, 1]], [[96, 70]], [[7, 36]]],
 })
 
@@ -90,36 +59,26 @@ test('an id past the table shows as NaN', async () => {
 
 checkOp('gather', {
   op: (step, x) => gather(step, x, step.upload('u32', [x.shape[0], 3], idsFor(x.shape[1], x.shape[0] * 3))),
-  reference: (x) => {
-    const [rows, columns] = x.shape
-    const y = zeros(rows, 3)
-    for (const [i, id] of idsFor(columns, rows * 3).entries()) y.data[i] = x.data[Math.floor(i / 3) * columns + id]
-    return y
-  },
+  reference: (x) => gather64(x, idsFor(x.shape[1], x.shape[0] * 3), 3),
   shapes: [[[5, 37]], [[1, 1]], [[70, 9]]],
 })
 
 // Reductions give f32 whatever goes in.
-const total = (x: Array64) => x.data.reduce((all, value) => all + value, 0)
 checkOp('sum', {
   op: (step, x) => sum(step, x),
-  reference: (x) => ({ shape: [1], data: Float64Array.of(total(x)) }),
+  reference: total64,
   shapes: [[[5, 37]], [[1, 1]], [[9000]]],
   tolerance: 1e-5,
 })
 checkOp('mean', {
   op: (step, x) => mean(step, x),
-  reference: (x) => ({ shape: [1], data: Float64Array.of(total(x) / x.data.length) }),
+  reference: (x) => ({ shape: [1], data: total64(x).data.map((value) => value / x.data.length) }),
   shapes: [[[5, 37]]],
   tolerance: 1e-5,
 })
 checkOp('rowSum', {
   op: (step, x) => rowSum(step, x),
-  reference: (x) => {
-    const y = zeros(...x.shape.slice(0, -1))
-    for (const [i, value] of x.data.entries()) y.data[Math.floor(i / x.shape.at(-1)!)] += value
-    return y
-  },
+  reference: rowSum64,
   shapes: [[[5, 37]], [[1, 1]], [[2, 70, 130]], [[5, 36]], [[150, 12]]],
 })
 checkOp('columnSum', {

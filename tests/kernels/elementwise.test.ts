@@ -5,36 +5,32 @@ import { joinColumns } from '../../src/kernels/columns.ts'
 import { cast } from '../../src/kernels/copy.ts'
 import { gelu, log1p, mul, scale, silu, sub, swiglu } from '../../src/kernels/elementwise.ts'
 import { rmsNorm } from '../../src/kernels/rms-norm.ts'
-import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { checkOp } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
+import { type Array64, mapped, zeros } from '../reference/array64.ts'
+import { gelu64, silu64 } from '../reference/rows.ts'
 
 const shapes = [[5, 37], [1, 1], [70_000]]
 const one = shapes.map((shape) => [shape])
 const two = shapes.map((shape) => [shape, shape])
 
-function map(f: (a: number, b: number) => number) {
-  return (x: Array64, z: Array64 = x): Array64 => {
-    const y = zeros(...x.shape)
-    for (let i = 0; i < y.data.length; i++) y.data[i] = f(x.data[i], z.data[i])
-    return y
-  }
-}
-
-const sigmoid = (v: number) => 1 / (1 + Math.exp(-v))
-const geluTanh = (v: number) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v ** 3)))
+const map =
+  (f: (...values: number[]) => number) =>
+  (...inputs: Array64[]) =>
+    mapped(f, ...inputs)
 
 checkOp('add', { op: add, reference: map((a, b) => a + b), shapes: two })
 checkOp('sub', { op: sub, reference: map((a, b) => a - b), shapes: two })
 checkOp('mul', { op: mul, reference: map((a, b) => a * b), shapes: two })
 checkOp('scale', { op: (step, x) => scale(step, x, -1.5), reference: map((a) => -1.5 * a), shapes: one })
-checkOp('silu', { op: silu, reference: map((a) => a * sigmoid(a)), shapes: one })
-checkOp('gelu', { op: gelu, reference: map((a) => geluTanh(a)), shapes: one })
+checkOp('silu', { op: silu, reference: map((a) => silu64(a)), shapes: one })
+checkOp('gelu', { op: gelu, reference: map((a) => gelu64(a)), shapes: one })
 checkOp('log1p of a square', {
   op: (step, x) => log1p(step, mul(step, x, x)),
   reference: map((a) => Math.log1p(a * a)),
   shapes: one,
 })
-checkOp('swiglu', { op: swiglu, reference: map((a, b) => a * sigmoid(a) * b), shapes: two })
+checkOp('swiglu', { op: swiglu, reference: map((a, b) => silu64(a) * b), shapes: two })
 
 test('activations stay finite far from zero', async () => {
   using step = gpu.step()

@@ -9,25 +9,9 @@ import { type HostLoraPair, loraBatch, noAdapter, uploadLoraStack } from '../../
 import { uploadNf4 } from '../../src/kernels/nf4.ts'
 import type { Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
-import { type Array64, checkOp, expectClose, zeros } from '../check-op.ts'
+import { checkOp, expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
-
-/** y += factor · x · aᵀ · bᵀ for the rows from `begin` on, over matrices that begin at offsets. */
-function addUpdate(y: Array64, x: Array64, a: ArrayLike<number>, b: ArrayLike<number>, rank: number, factor: number) {
-  const [n, k] = [y.shape.at(-1)!, x.shape.at(-1)!]
-  for (let row = 0; row < y.data.length / n; row++)
-    for (let r = 0; r < rank; r++) {
-      let thin = 0
-      for (let c = 0; c < k; c++) thin += x.data[row * k + c] * a[r * k + c]
-      for (let i = 0; i < n; i++) y.data[row * n + i] += factor * thin * b[i * rank + r]
-    }
-}
-
-function withUpdate(base: Array64, x: Array64, a: Array64, b: Array64): Array64 {
-  const y = { shape: base.shape, data: base.data.slice() }
-  addUpdate(y, x, a.data, b.data, a.shape[0], 0.5)
-  return y
-}
+import { layer, withUpdate, withUpdates } from '../reference/products.ts'
 
 const loraShapes = (m: number[], n: number, k: number, rank: number) => [
   [...m, n],
@@ -44,7 +28,7 @@ const fused = [
 for (const [name, op] of Object.entries({ lora, plainLora }))
   checkOp(name, {
     op: (step, base, x, a, b) => op(step, base, x, { a, b, scale: 0.5 }),
-    reference: withUpdate,
+    reference: (base, x, a, b) => withUpdate(base, x, a, b, 0.5),
     // The last one is of no multiples of four.
     shapes: [...(name === 'lora' ? fused : fused.slice(1, 2)), loraShapes([2, 5], 7, 3, 2)],
     tolerance: 4e-6,
@@ -94,14 +78,6 @@ const bases: Record<string, (n: number, k: number) => [(step: Step) => LinearWei
   },
 }
 
-function layer(x: Array64, weight: ArrayLike<number>, n: number): Array64 {
-  const y = zeros(...x.shape.slice(0, -1), n)
-  const k = x.shape.at(-1)!
-  for (let i = 0; i < y.data.length; i++)
-    for (let c = 0; c < k; c++) y.data[i] += x.data[Math.floor(i / n) * k + c] * weight[(i % n) * k + c]
-  return y
-}
-
 for (const [name, make] of Object.entries(bases))
   for (const [n, k, rank] of [
     [16, 8, 4],
@@ -111,7 +87,7 @@ for (const [name, make] of Object.entries(bases))
     const [upload, dense] = make(n, k)
     checkOp(`loraLinear over ${name} (${n}, ${k})`, {
       op: (step, x, a, b) => loraLinear(step, x, upload(step), { a, b, scale: 0.5 }),
-      reference: (x, a, b) => withUpdate(layer(x, dense, n), x, a, b),
+      reference: (x, a, b) => withUpdate(layer(x, { shape: [n, k], data: Float64Array.from(dense) }), x, a, b, 0.5),
       // Few rows go through the GEMV; more through the tiles, which sum the update themselves.
       shapes: (n === 68 ? [[67]] : [[3], [2, 5]]).map((m) => [
         [...m, k],
@@ -124,7 +100,7 @@ for (const [name, make] of Object.entries(bases))
 
 checkOp('loraLinear over a dense weight that is trained as well', {
   op: (step, x, weight, a, b) => loraLinear(step, x, weight, { a, b, scale: 0.5 }),
-  reference: (x, weight, a, b) => withUpdate(layer(x, weight.data, weight.shape[0]), x, a, b),
+  reference: (x, weight, a, b) => withUpdate(layer(x, weight), x, a, b, 0.5),
   shapes: [
     [
       [2, 5, 8],
@@ -162,20 +138,9 @@ for (const span of [1, 3])
       return loraBatch(step, base, x, { a, b, factors }, ids)
     },
     reference: (base, x, a, b) => {
-      const [count, rank, k] = a.shape
-      const n = b.shape[1]
-      const y = { shape: base.shape, data: base.data.slice() }
-      for (const [i, id] of idsOf(count, x.data.length / k / span).entries())
-        if (id < count)
-          addUpdate(
-            { shape: [span, n], data: y.data.subarray(i * span * n, (i + 1) * span * n) },
-            { shape: [span, k], data: x.data.subarray(i * span * k, (i + 1) * span * k) },
-            a.data.subarray(id * rank * k),
-            b.data.subarray(id * n * rank),
-            rank,
-            0.5 + id,
-          )
-      return y
+      const [count, , k] = a.shape
+      const factors = Array.from({ length: count }, (_, i) => 0.5 + i)
+      return withUpdates(base, x, { a, b, factors }, idsOf(count, x.data.length / k / span), span)
     },
     shapes: [
       [

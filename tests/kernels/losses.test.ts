@@ -4,18 +4,17 @@ import { mean } from '../../src/kernels/reduce.ts'
 import { cosine, mse, squaredError } from '../../src/kernels/row-distance.ts'
 import { weightedMean } from '../../src/kernels/weighted-mean.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
-import { type Array64, checkOp, zeros } from '../check-op.ts'
+import { checkOp } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
-
-function rows(x: Array64): Float64Array[] {
-  const columns = x.shape.at(-1)!
-  return Array.from({ length: x.data.length / columns }, (_, r) => x.data.subarray(r * columns, (r + 1) * columns))
-}
-
-function logSoftmax(row: Float64Array, temperature = 1): Float64Array {
-  const total = row.reduce((all, value) => all + Math.exp(value / temperature), 0)
-  return row.map((value) => value / temperature - Math.log(total))
-}
+import { zeros } from '../reference/array64.ts'
+import {
+  cosine64,
+  crossEntropy64,
+  divergence64,
+  logSoftmax,
+  squaredError64,
+  topKDivergence64,
+} from '../reference/losses.ts'
 
 const targetsOf = (count: number, columns: number) =>
   Uint32Array.from({ length: count }, (_, i) => (i * 5 + 1) % columns)
@@ -29,7 +28,7 @@ checkOp('crossEntropy', {
     ),
   reference: (x) => {
     const targets = targetsOf(x.data.length / x.shape.at(-1)!, x.shape.at(-1)!)
-    return { shape: x.shape.slice(0, -1), data: Float64Array.from(rows(x), (row, r) => -logSoftmax(row)[targets[r]]) }
+    return crossEntropy64(x, targets)
   },
   shapes: [[[5, 37]], [[1, 2]], [[2, 33, 70]], [[5, 36]], [[150, 12]]],
 })
@@ -40,29 +39,6 @@ test('a target past the vocabulary shows as NaN', async () => {
     Float32Array.of(Number.NaN),
   )
 })
-
-function divergenceOracle({ kind = 'forwardKl', weight: w = 0.1, temperature = 1 }: DivergenceOptions) {
-  const term = (q: number, t: number): number => {
-    if (kind === 'jsd' && w === 0) return t * Math.log(t / q)
-    if (kind === 'jsd' && w === 1) return q * Math.log(q / t)
-    const m = kind === 'skewedReverseKl' ? (1 - w) * t + w * q : w * t + (1 - w) * q
-    if (kind === 'forwardKl') return t * Math.log(t / q)
-    if (kind === 'reverseKl') return q * Math.log(q / t)
-    if (kind === 'jsd') return w * t * Math.log(t / m) + (1 - w) * q * Math.log(q / m)
-    return kind === 'skewedKl' ? t * Math.log(t / m) : q * Math.log(q / m)
-  }
-  return (student: Array64, teacher: Array64): Array64 => {
-    const others = rows(teacher)
-    const data = Float64Array.from(rows(student), (row, r) => {
-      const t = logSoftmax(others[r], temperature)
-      return (
-        logSoftmax(row, temperature).reduce((all, q, c) => all + term(Math.exp(q), Math.exp(t[c])), 0) *
-        temperature ** 2
-      )
-    })
-    return { shape: student.shape.slice(0, -1), data }
-  }
-}
 
 const family: DivergenceOptions[] = [
   {},
@@ -77,7 +53,7 @@ const family: DivergenceOptions[] = [
 for (const options of family)
   checkOp(`divergence ${JSON.stringify(options)}`, {
     op: (step, student, teacher) => divergence(step, student, teacher, options),
-    reference: divergenceOracle(options),
+    reference: (student, teacher) => divergence64(student, teacher, options),
     shapes: [
       [
         [5, 37],
@@ -158,37 +134,19 @@ for (const [kind, k] of [
       )
       return topKDivergence(step, student, ids, probabilities, { kind })
     },
-    reference: (student) => ({
-      shape: [student.shape[0]],
-      data: Float64Array.from(rows(student), (row, r) => {
-        const { ids, probabilities } = likeliest(teacherRow(r, row.length), k)
-        const q = logSoftmax(row)
-        const tailT = 1 - probabilities.reduce((all, p) => all + p, 0)
-        const tailQ = 1 - ids.reduce((all, id) => all + Math.exp(q[id]), 0)
-        if (kind === 'reverseKl') {
-          const known = ids.reduce((all, id, j) => all + Math.exp(q[id]) * (q[id] - Math.log(probabilities[j])), 0)
-          return known + Math.max(tailQ, 1e-6) * Math.log(Math.max(tailQ, 1e-6) / Math.max(tailT, 1e-6))
-        }
-        const kl = ids.reduce((all, id, j) => all + probabilities[j] * (Math.log(probabilities[j]) - q[id]), 0)
-        return kl + (tailT > 1e-6 ? tailT * Math.log(tailT / tailQ) : 0)
-      }),
-    }),
+    reference: (student) => {
+      const [count, columns] = student.shape
+      const top = Array.from({ length: count }, (_, r) => likeliest(teacherRow(r, columns), k))
+      const [ids, probabilities] = [top.flatMap((row) => row.ids), top.flatMap((row) => row.probabilities)]
+      return topKDivergence64(student, ids, probabilities, k, kind)
+    },
     shapes: [[[5, 37]], [[3, 4]], [[66, 70]], [[150, 12]]],
     tolerance: 1e-5,
   })
 
 checkOp('squaredError', {
   op: squaredError,
-  reference: (a, b) => {
-    const others = rows(b)
-    return {
-      shape: a.shape.slice(0, -1),
-      data: Float64Array.from(
-        rows(a),
-        (row, r) => row.reduce((all, v, c) => all + (v - others[r][c]) ** 2, 0) / row.length,
-      ),
-    }
-  },
+  reference: squaredError64,
   shapes: [
     [
       [5, 37],
@@ -237,14 +195,7 @@ checkOp('mse', {
 
 checkOp('cosine', {
   op: cosine,
-  reference: (a, b) => ({
-    shape: a.shape.slice(0, -1),
-    data: Float64Array.from(rows(a), (x, r) => {
-      const y = rows(b)[r]
-      const dot = x.reduce((all, v, c) => all + v * y[c], 0)
-      return dot / Math.hypot(...x) / Math.hypot(...y)
-    }),
-  }),
+  reference: cosine64,
   shapes: [
     [
       [5, 37],

@@ -2,27 +2,10 @@ import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
 import { linear, matmul } from '../../src/kernels/matmul.ts'
 import { type ProductTier, productTiers, productWork } from '../../src/kernels/product.ts'
-import { type Array64, checkOp, expectClose, zeros } from '../check-op.ts'
+import { checkOp, expectClose } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
-
-function product(a: Array64, b: Array64, transposeA: boolean, transposeB: boolean): Array64 {
-  const [aRows, aColumns] = a.shape.slice(-2)
-  const [bRows, bColumns] = b.shape.slice(-2)
-  const [m, k] = transposeA ? [aColumns, aRows] : [aRows, aColumns]
-  const n = transposeB ? bRows : bColumns
-  const y = zeros(...a.shape.slice(0, -2), m, n)
-  const batches = y.data.length / (m * n)
-  const bStride = b.shape.length === 2 ? 0 : bRows * bColumns
-  for (let batch = 0; batch < batches; batch++)
-    for (let i = 0; i < m; i++)
-      for (let j = 0; j < n; j++)
-        for (let l = 0; l < k; l++) {
-          const left = a.data[batch * m * k + (transposeA ? l * m + i : i * k + l)]
-          const right = b.data[batch * bStride + (transposeB ? j * k + l : l * n + j)]
-          y.data[(batch * m + i) * n + j] += left * right
-        }
-  return y
-}
+import type { Array64 } from '../reference/array64.ts'
+import { product } from '../reference/products.ts'
 
 const forms = [
   { name: 'NN', transposeA: false, transposeB: false, swap: (a: number[], b: number[]) => [a, b] },

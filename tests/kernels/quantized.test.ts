@@ -7,8 +7,9 @@ import { linear } from '../../src/kernels/matmul.ts'
 import { dequantizeNf4 as dequantizeNf4OnGpu, nf4Linear, uploadNf4 } from '../../src/kernels/nf4.ts'
 import type { Step } from '../../src/runtime/step.ts'
 import type { Tensor } from '../../src/runtime/tensor.ts'
-import { type Array64, checkOp, expectClose, zeros } from '../check-op.ts'
+import { checkOp, expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
+import { layer } from '../reference/products.ts'
 
 /** How each format is made of values, read back on the host and on the GPU, and multiplied with. */
 const formats = {
@@ -38,13 +39,6 @@ const formats = {
   },
 }
 
-function product(x: Array64, weight: ArrayLike<number>, n: number, k: number): Array64 {
-  const y = zeros(...x.shape.slice(0, -1), n)
-  for (let i = 0; i < y.data.length; i++)
-    for (let c = 0; c < k; c++) y.data[i] += x.data[Math.floor(i / n) * k + c] * weight[(i % n) * k + c]
-  return y
-}
-
 for (const [name, make] of Object.entries(formats)) {
   // Part of a block; blocks that end inside a row; N that is no multiple of four, and one that is, for the lanes; more than one workgroup each way.
   for (const [n, k] of [
@@ -57,7 +51,7 @@ for (const [name, make] of Object.entries(formats)) {
     const packed = make(new Random(n).normals(n * k), [n, k])
     checkOp(`${name} linear (${n}, ${k})`, {
       op: (step, x) => packed.linear(step, x as Tensor<'f32'>),
-      reference: (x) => product(x, packed.dense, n, k),
+      reference: (x) => layer(x, { shape: [n, k], data: Float64Array.from(packed.dense) }),
       // Up to four rows take the GEMV, more the tiles.
       shapes: [[[1, k]], [[3, k]], [[2, 3, k]], ...(n > 64 ? [[[37, k]]] : [])],
     })
@@ -82,7 +76,7 @@ for (const [name, make] of Object.entries(formats)) {
         const data = random.normals(m * k)
         const y = await step.read(packed.linear(step, step.upload('f32', [m, k], data)))
         const x = { shape: [m, k], data: Float64Array.from(data) }
-        expectClose(`${m} rows`, y, product(x, packed.dense, n, k).data, 2e-6)
+        expectClose(`${m} rows`, y, layer(x, { shape: [n, k], data: Float64Array.from(packed.dense) }).data, 2e-6)
         await step.checkGuards()
       }
     }))
@@ -90,7 +84,7 @@ for (const [name, make] of Object.entries(formats)) {
 
 checkOp('linear with one to four rows', {
   op: (step, x, weight) => linear(step, x, weight),
-  reference: (x, weight) => product(x, weight.data, weight.shape[0], weight.shape[1]),
+  reference: layer,
   shapes: [
     [
       [1, 4],

@@ -1,21 +1,12 @@
 import { expect, test } from 'vitest'
 import { rmsNorm } from '../../src/kernels/rms-norm.ts'
-import { checkOp, zeros } from '../check-op.ts'
+import { checkOp } from '../check-op.ts'
 import { gpu } from '../gpu.ts'
+import { rmsNorm64 } from '../reference/rows.ts'
 
 checkOp('rmsNorm', {
   op: (step, x, weight) => rmsNorm(step, x, weight, { eps: 1e-5 }),
-  reference: (x, weight) => {
-    const columns = weight.shape[0]
-    const y = zeros(...x.shape)
-    for (let base = 0; base < x.data.length; base += columns) {
-      let squares = 0
-      for (let c = 0; c < columns; c++) squares += x.data[base + c] ** 2
-      const rstd = 1 / Math.sqrt(squares / columns + 1e-5)
-      for (let c = 0; c < columns; c++) y.data[base + c] = x.data[base + c] * rstd * weight.data[c]
-    }
-    return y
-  },
+  reference: (x, weight) => rmsNorm64(x, weight, 1e-5),
   shapes: [
     [[5, 37], [37]],
     [[1, 1], [1]],

@@ -1,40 +1,10 @@
 import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
 import { selectiveScan, selectiveScanStep } from '../../src/kernels/selective-scan.ts'
-import { type Array64, checkOp, expectClose, zeros } from '../check-op.ts'
+import { checkOp, expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
-
-interface Extras {
-  readonly skip?: Array64
-  readonly bias?: Array64
-  readonly softplus?: boolean
-  readonly state?: Float64Array
-}
-
-/** The recurrence as the paper writes it, token by token; `state` is moved on. */
-function recurrence(
-  [x, delta, a, b, c]: readonly Array64[],
-  { skip, bias, softplus = false, state }: Extras = {},
-): Array64 {
-  const [batch, tokens, channels] = x.shape
-  const n = a.shape[1]
-  const y = zeros(...x.shape)
-  const h = state ?? new Float64Array(batch * channels * n)
-  for (let row = 0; row < batch * tokens; row++)
-    for (let channel = 0; channel < channels; channel++) {
-      const at = row * channels + channel
-      const raw = delta.data[at] + (bias ? bias.data[channel] : 0)
-      const d = softplus ? Math.log1p(Math.exp(raw)) : raw
-      let sum = skip ? skip.data[channel] * x.data[at] : 0
-      for (let i = 0; i < n; i++) {
-        const place = (Math.floor(row / tokens) * channels + channel) * n + i
-        h[place] = Math.exp(d * a.data[channel * n + i]) * h[place] + d * b.data[row * n + i] * x.data[at]
-        sum += c.data[row * n + i] * h[place]
-      }
-      y.data[at] = sum
-    }
-  return y
-}
+import type { Array64 } from '../reference/array64.ts'
+import { selectiveScan64 } from '../reference/state-space.ts'
 
 /** Step sizes between 0.01 and about 1, rates between -0.2 and -5; normal values for all else. */
 function values(random: Random, shape: readonly number[], input: number): number[] {
@@ -54,7 +24,7 @@ const shapes = (batch: number, tokens: number, channels: number, n: number) => [
 
 checkOp('selectiveScan', {
   op: (step, x, delta, a, b, c) => selectiveScan(step, x, delta, a, b, c),
-  reference: (...inputs) => recurrence(inputs),
+  reference: (...inputs) => selectiveScan64(inputs),
   shapes: [shapes(2, 37, 5, 16), shapes(1, 1, 1, 16), shapes(1, 150, 70, 16)],
   values,
   tolerance: 4e-6,
@@ -62,7 +32,7 @@ checkOp('selectiveScan', {
 
 checkOp('selectiveScan with any number of states', {
   op: (step, x, delta, a, b, c) => selectiveScan(step, x, delta, a, b, c),
-  reference: (...inputs) => recurrence(inputs),
+  reference: (...inputs) => selectiveScan64(inputs),
   shapes: [shapes(2, 67, 3, 1), shapes(1, 66, 5, 14), shapes(1, 65, 2, 64)],
   values,
   dtypes: ['f32'],
@@ -72,7 +42,7 @@ checkOp('selectiveScan with any number of states', {
 checkOp('selectiveScan with D, bias and softplus', {
   op: (step, x, delta, a, b, c, skip, deltaBias) =>
     selectiveScan(step, x, delta, a, b, c, { skip, deltaBias, softplus: true }),
-  reference: (...inputs) => recurrence(inputs, { skip: inputs[5], bias: inputs[6], softplus: true }),
+  reference: (...inputs) => selectiveScan64(inputs, { skip: inputs[5], bias: inputs[6], softplus: true }),
   shapes: [
     [...shapes(2, 130, 9, 16), [9], [9]],
     [...shapes(3, 64, 66, 16), [66], [66]],
@@ -98,7 +68,7 @@ test('a sequence in two parts, then token by token, is the sequence in one', () 
     const [batch, tokens, channels, n] = [2, 100, 6, 16]
     const inputs = randomInputs(batch, tokens, channels, n)
     const state = new Float64Array(batch * channels * n)
-    const want = recurrence(inputs, { state })
+    const want = selectiveScan64(inputs, { state })
     using step = gpu.step()
     const carried = step.filled('f32', [batch, channels, n], 0)
     const part = (from: number, to: number) =>
@@ -144,7 +114,7 @@ test('a state that is given is a constant for the gradients', () =>
     const gradient = await step.read(step.backward(y, { seed: step.filled('f32', y.shape, 1) }).get(a))
     const rounded = Float32Array.from(before)
     const total = (rates: Float64Array) =>
-      recurrence([inputs[0], inputs[1], { ...inputs[2], data: rates }, inputs[3], inputs[4]], {
+      selectiveScan64([inputs[0], inputs[1], { ...inputs[2], data: rates }, inputs[3], inputs[4]], {
         state: Float64Array.from(rounded),
       }).data.reduce((sum, value) => sum + value, 0)
     const want = inputs[2].data.map((_, at, rates) => {

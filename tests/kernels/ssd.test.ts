@@ -1,44 +1,10 @@
 import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
 import { ssd } from '../../src/kernels/ssd.ts'
-import { type Array64, checkOp, expectClose, zeros } from '../check-op.ts'
+import { checkOp, expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
-
-interface Extras {
-  readonly skip?: Array64
-  readonly bias?: Array64
-  readonly softplus?: boolean
-  readonly state?: Float64Array
-}
-
-/** The recurrence, token by token; `state` is moved on. */
-function recurrence(
-  [x, dt, a, b, c]: readonly Array64[],
-  { skip, bias, softplus = false, state }: Extras = {},
-): Array64 {
-  const [batch, tokens, heads, width] = x.shape
-  const [, , groups, n] = b.shape
-  const y = zeros(...x.shape)
-  const h = state ?? new Float64Array(batch * heads * width * n)
-  for (let row = 0; row < batch * tokens; row++)
-    for (let head = 0; head < heads; head++) {
-      const raw = dt.data[row * heads + head] + (bias ? bias.data[head] : 0)
-      const d = softplus ? Math.log1p(Math.exp(raw)) : raw
-      const decay = Math.exp(d * a.data[head])
-      const shared = (row * groups + Math.floor(head / (heads / groups))) * n
-      for (let i = 0; i < width; i++) {
-        const value = x.data[(row * heads + head) * width + i]
-        let sum = skip ? skip.data[head] * value : 0
-        for (let k = 0; k < n; k++) {
-          const place = ((Math.floor(row / tokens) * heads + head) * width + i) * n + k
-          h[place] = decay * h[place] + d * value * b.data[shared + k]
-          sum += c.data[shared + k] * h[place]
-        }
-        y.data[(row * heads + head) * width + i] = sum
-      }
-    }
-  return y
-}
+import type { Array64 } from '../reference/array64.ts'
+import { ssd64 } from '../reference/state-space.ts'
 
 function values(random: Random, shape: readonly number[], input: number): number[] {
   const normals = [...random.normals(shape.reduce((size, dimension) => size * dimension, 1))]
@@ -57,7 +23,7 @@ const shapes = (batch: number, tokens: number, [heads, groups]: [number, number]
 
 checkOp('ssd', {
   op: (step, x, dt, a, b, c) => ssd(step, x, dt, a, b, c),
-  reference: (...inputs) => recurrence(inputs),
+  reference: (...inputs) => ssd64(inputs),
   shapes: [shapes(2, 37, [4, 2], 8, 12), shapes(1, 1, [1, 1], 1, 1), shapes(1, 150, [6, 2], 4, 16)],
   values,
   tolerance: 5e-6,
@@ -65,7 +31,7 @@ checkOp('ssd', {
 
 checkOp('ssd with D, bias and softplus', {
   op: (step, x, dt, a, b, c, skip, dtBias) => ssd(step, x, dt, a, b, c, { skip, dtBias, softplus: true }),
-  reference: (...inputs) => recurrence(inputs, { skip: inputs[5], bias: inputs[6], softplus: true }),
+  reference: (...inputs) => ssd64(inputs, { skip: inputs[5], bias: inputs[6], softplus: true }),
   shapes: [[...shapes(2, 131, [3, 1], 5, 7), [3], [3]]],
   values: (random, shape, input) =>
     input === 1 || input === 6
@@ -83,7 +49,7 @@ test('a sequence in parts with a carried state is the sequence in one', () =>
       data: Float64Array.from(Float32Array.from(values(random, shape, i))),
     }))
     const state = new Float64Array(batch * heads * width * n)
-    const want = recurrence(inputs, { state })
+    const want = ssd64(inputs, { state })
     using step = gpu.step()
     const carried = step.filled('f32', [batch, heads, width, n], 0)
     const cut = ({ shape, data }: Array64, from: number, to: number) => {
