@@ -29,8 +29,8 @@ export async function measureCeilings(gpu: Gpu, time: Stopwatch): Promise<Ceilin
     step.run(wgsl.copy, { x, y }, { size: size / 4, rounds: 0 }, { workgroups: grid(size / 256), flops: 0 }),
   )
   const invocations = 1 << 14
-  const rounds = 64
-  const flops = invocations * rounds * 32 * 8
+  const rounds = 256
+  const flops = invocations * rounds * 8 * 4 * 2 // eight chains of vec4, a product and a sum
   const rate = async (dtype: 'f32' | 'f16') => {
     const sums = scope.empty(dtype, [invocations])
     const { median } = await time((step) =>

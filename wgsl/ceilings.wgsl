@@ -15,7 +15,8 @@ fn copy(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   if (i < p.size) { y[i] = x[i]; }
 }
 
-// 32 multiply-adds on vec4 a round, in eight chains that do not wait for each other.
+// Eight multiply-adds on vec4 a round, in chains that do not wait for each other; named, since not every compiler keeps an
+// array in registers.
 @group(0) @binding(2) var<storage, read_write> sums: array<elem>; // one an invocation
 @compute @workgroup_size(64)
 fn multiply_add(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -23,13 +24,24 @@ fn multiply_add(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gr
   let i = flat_workgroup(group, groups) * 64u + lane;
   let factor = vec4<elem>(elem(0.5));
   let term = vec4<elem>(elem(f32(lane)));
-  var chains: array<vec4<elem>, 8>;
+  var c0 = term;
+  var c1 = term;
+  var c2 = term;
+  var c3 = term;
+  var c4 = term;
+  var c5 = term;
+  var c6 = term;
+  var c7 = term;
   for (var round = 0u; round < p.rounds; round++) {
-    for (var repeat = 0u; repeat < 4u; repeat++) {
-      for (var c = 0u; c < 8u; c++) { chains[c] = chains[c] * factor + term; }
-    }
+    c0 = c0 * factor + term;
+    c1 = c1 * factor + term;
+    c2 = c2 * factor + term;
+    c3 = c3 * factor + term;
+    c4 = c4 * factor + term;
+    c5 = c5 * factor + term;
+    c6 = c6 * factor + term;
+    c7 = c7 * factor + term;
   }
-  var total = vec4<elem>();
-  for (var c = 0u; c < 8u; c++) { total += chains[c]; }
+  let total = c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7;
   sums[i] = total.x + total.y + total.z + total.w;
 }
