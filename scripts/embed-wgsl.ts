@@ -1,10 +1,12 @@
 // Links every wgsl/*.wgsl with wesl, reads its interface with wgsl_reflect, and writes src/kernels/wgsl.gen.ts:
-// per entry point the source, the bindings with access and element type, the parameters with offsets, the constants.
+// per entry point the source, the storage types, the bindings with access and element type, the parameters with offsets, the constants.
 // Run by `npm run generate`; `--check` fails when the file on disk is stale.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { link } from 'wesl'
 import { type TypeInfo, type VariableInfo, WgslReflect } from 'wgsl_reflect/wgsl_reflect.module.js'
+import type { FloatType } from '../src/core/dtype.ts'
+import { withTypes } from '../src/runtime/entry.ts'
 
 const root = join(import.meta.dirname, '..')
 const folder = join(root, 'wgsl')
@@ -32,24 +34,24 @@ const standIns: readonly (readonly [real: string, standIn: string])[] = [
 const withStandIns = (text: string) => standIns.reduce((all, [real, standIn]) => all.replaceAll(real, standIn), text)
 const withoutStandIns = (text: string) => standIns.reduce((all, [real, standIn]) => all.replaceAll(standIn, real), text)
 
-/** What is linked: one storage type, single elements or quads (wgsl/lib/part.wgsl). */
+/** What is linked: storage types (wgsl/lib/elem.wgsl), single elements or quads (wgsl/lib/part.wgsl). */
 interface Form {
-  readonly f16: boolean
+  readonly elem: FloatType
+  readonly stored: FloatType
   readonly quads: boolean
 }
 
-async function linked(sources: Record<string, string>, name: string, { f16, quads }: Form): Promise<string> {
-  const result = await link({ weslSrc: sources, rootModuleName: name, conditions: { f16, quads } })
+async function linked(sources: Record<string, string>, name: string, form: Form): Promise<string> {
+  const conditions = { f16: form.elem === 'f16', half_weights: form.stored === 'f16', quads: form.quads }
+  const result = await link({ weslSrc: sources, rootModuleName: name, conditions })
   // Comments, indents and blank lines are for the files in wgsl/; whoever downloads the kernels is spared them.
-  const short = result.dest
+  const text = result.dest
     .replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
     .split('\n')
     .map((line) => line.trim())
     .filter(Boolean)
     .join('\n')
-  const lends = short.includes('@builtin(subgroup_invocation_id)')
-  const text = lends ? `enable subgroups;\n${short}` : short
-  return f16 && /\bf16\b/.test(text) ? `enable f16;\n${text}` : text
+  return text.includes('@builtin(subgroup_invocation_id)') ? `enable subgroups;\n${text}` : text
 }
 
 /** The scalar that an array, vector or atomic is made of, and how many of them one element has. */
@@ -61,14 +63,15 @@ function scalarOf(type: TypeInfo): { scalar: string; width: number } {
   return inner ? { scalar: inner.scalar, width: width * inner.width } : { scalar: type.name, width }
 }
 
-function describeBinding(resource: VariableInfo, f16Twin: VariableInfo | undefined) {
-  const { scalar, width } = scalarOf(resource.type)
-  const inHalf = f16Twin ? scalarOf(f16Twin.type).scalar : scalar
+/** @param resources the binding in f32 alone, under weights in f16, and in f16 alone. */
+function describeBinding(resources: readonly VariableInfo[]) {
+  const [full, halfWeights, half] = resources.map((resource) => scalarOf(resource.type).scalar)
+  const [{ binding, access, type }] = resources
   return {
-    binding: resource.binding,
-    access: resource.access === 'read_write' ? 'read_write' : 'read',
-    type: scalar === inHalf ? scalar : 'elem',
-    width,
+    binding,
+    access: access === 'read_write' ? 'read_write' : 'read',
+    type: full === half ? full : full === halfWeights ? 'elem' : 'stored',
+    width: scalarOf(type).width,
   }
 }
 
@@ -90,51 +93,56 @@ function camel(name: string): string {
 /** A kernel in single elements, and in quads as well where that makes a difference. */
 async function describeKernel(sources: Record<string, string>, file: string): Promise<string> {
   const name = file.replace(/\.wgsl$/, '')
-  const single = await linked(sources, name, { f16: false, quads: false })
-  const hasQuads = (await linked(sources, name, { f16: false, quads: true })) !== single
-  const forms = hasQuads ? [false, true] : [false]
+  const [single, inQuads] = await Promise.all(
+    [false, true].map((quads) => linked(sources, name, { elem: 'f32', stored: 'f32', quads })),
+  )
+  const forms = inQuads === single ? [false] : [false, true]
   return (await Promise.all(forms.map((quads) => describeForm(sources, file, quads)))).join('\n\n')
 }
 
 async function describeForm(sources: Record<string, string>, file: string, quads: boolean): Promise<string> {
   const module = file.replace(/\.wgsl$/, '')
   const name = quads ? `${module}-quads` : module
-  const f32 = await linked(sources, module, { f16: false, quads })
-  const f16 = await linked(sources, module, { f16: true, quads })
-  const hasHalf = f16 !== f32
-  const reflection = new WgslReflect(f32)
-  const halfReflection = new WgslReflect(f16)
-  const constants = Object.fromEntries(reflection.overrides.map((item) => [item.name, item.type?.name ?? 'u32']))
+  const types = [['f32', 'f32'] as const, ['f32', 'f16'] as const, ['f16', 'f16'] as const]
+  const texts = await Promise.all(types.map(([elem, stored]) => linked(sources, module, { elem, stored, quads })))
+  const [text] = texts
+  // The runtime holds one text and writes the storage types in.
+  for (const [i, [elem, stored]] of types.entries())
+    if (withTypes(text, elem, stored).replace('enable f16;\n', '') !== texts[i])
+      throw new SyntaxError(`it differs in f16 by more than the aliases of wgsl/lib/elem.wgsl`)
+  const reflections = texts.map((each) => new WgslReflect(each))
+  const constants = Object.fromEntries(reflections[0].overrides.map((item) => [item.name, item.type?.name ?? 'u32']))
+  // Matrix units take f16 factors only.
+  const units = text.includes(standIns[0][1])
+  const enabled = units ? `enable chromium_experimental_subgroup_matrix;\nenable subgroups;\n${text}` : text
   const sourceName = `${camel(name)}Source`
-  const entries = reflection.entry.compute.map((entry) => {
-    const twin = halfReflection.entry.compute.find((other) => other.name === entry.name)!
+  const entries = reflections[0].entry.compute.map((entry, index) => {
     const resources = entry.resources as VariableInfo[]
     for (const resource of resources)
-      if (resource.group !== 0) throw new SyntaxError(`${file}: ${resource.name} must be in @group(0)`)
+      if (resource.group !== 0) throw new SyntaxError(`${resource.name} must be in @group(0)`)
     const uniforms = resources.filter((resource) => resource.resourceType === storageClass.uniform)
-    if (uniforms.length > 1) throw new SyntaxError(`${file}: ${entry.name} reaches ${uniforms.length} uniforms`)
+    if (uniforms.length > 1) throw new SyntaxError(`${entry.name} reaches ${uniforms.length} uniforms`)
+    const inForms = (resource: VariableInfo) =>
+      reflections.map(({ entry: { compute } }) => {
+        const all = compute[index].resources as VariableInfo[]
+        return all.find((other) => other.name === resource.name)!
+      })
     const bindings = resources
       .filter((resource) => resource.resourceType === storageClass.storage)
       .sort((a, b) => a.binding - b.binding)
-      .map((resource) => {
-        const half = (twin.resources as VariableInfo[]).find((other) => other.name === resource.name)
-        return [resource.name, describeBinding(resource, half)]
-      })
+      .map((resource) => [resource.name, describeBinding(inForms(resource))])
     const body = {
       kernel: name,
       entry: entry.name,
+      types: units ? ['f16'] : texts[2] === text ? ['f32'] : ['f32', 'f16'],
       bindings: Object.fromEntries(bindings),
       params: describeParams(uniforms[0]),
       constants,
     }
     return `  ${camel(entry.name)}: { source: ${sourceName}, ...${JSON.stringify(body)} as const },`
   })
-  // Matrix units take f16 factors only.
-  const units = f32.includes(standIns[0][1])
-  const enabled = units ? `enable subgroups;\nenable chromium_experimental_subgroup_matrix;\n${f16}` : f16
-  const source = { ...(units ? {} : { f32 }), ...(hasHalf ? { f16: withoutStandIns(enabled) } : {}) }
   return [
-    `const ${sourceName}: KernelSource = ${JSON.stringify(source, null, 2)}`,
+    `const ${sourceName} = ${JSON.stringify(withoutStandIns(enabled))}`,
     `/** Entry points of wgsl/${file}${quads ? ', in quads' : ''}. */`,
     `export const ${camel(name)} = {`,
     ...entries,
@@ -154,7 +162,6 @@ for (const file of kernels) {
 }
 const text = [
   '// Written by scripts/embed-wgsl.ts from wgsl/*.wgsl. Do not edit: change the shader and run `npm run generate`.',
-  "import type { KernelSource } from '../runtime/entry.ts'",
   '',
   parts.join('\n\n'),
   '',

@@ -5,17 +5,17 @@
 //   normed: x is rmsNorm(x, gain): the gain where x is read, and 1 / rms where sums are stored
 //   gated: y = act(x · weightᵀ) ∘ (x · secondᵀ), act 1 silu, 2 gelu        added: y = base + …
 // Operands that are not used may be any.
-import package::lib::elem::elem;
+import package::lib::elem::{elem, stored};
 import package::lib::activation::activated;
 import package::lib::parts::{rows, keep_parts, whole_sum, keep_squares, norm_factor};
 
 struct Params { n: u32, k: u32, eps: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;
-@group(0) @binding(2) var<storage, read> weight: array<vec4<elem>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<stored>>;
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 @group(0) @binding(4) var<storage, read> gain: array<vec4<elem>>;
-@group(0) @binding(5) var<storage, read> second: array<vec4<elem>>;
+@group(0) @binding(5) var<storage, read> second: array<vec4<stored>>;
 @group(0) @binding(6) var<storage, read> base: array<elem>;
 
 override split: u32 = 16;
