@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { build, type Plugin } from 'esbuild'
+import { inferenceOnly } from './inference-only.ts'
 
 const root = join(import.meta.dirname, '..')
 const web = join(root, 'web')
@@ -52,7 +53,7 @@ export async function buildPages(out: string): Promise<Record<string, number>> {
     const { outputFiles } = await build({
       ...{ entryPoints, outdir: join(folder, 'src'), bundle: true, minify: true, write: false },
       ...{ format: 'esm', target: 'es2022', platform: 'browser', legalComments: 'none', logLevel: 'warning' },
-      plugins: [host],
+      plugins: name === 'page' ? [host, inferenceOnly] : [host],
     })
     for (const { path, contents } of outputFiles) {
       writeFileSync(path, contents)

@@ -3,6 +3,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
+import { inferenceOnly } from './inference-only.ts'
 
 const root = join(import.meta.dirname, '..')
 const outdir = join(root, 'dist/program')
@@ -34,7 +35,7 @@ const library: Plugin = {
 
 await rm(outdir, { recursive: true, force: true })
 const results = [
-  await build({ ...common, entryPoints: { 'src/nexus': 'src/inference/index.ts' } }),
+  await build({ ...common, entryPoints: { 'src/nexus': 'src/inference/index.ts' }, plugins: [inferenceOnly] }),
   await build({ ...common, entryPoints: { 'bin/nexus_cli': 'src/node/nexus-cli.ts' }, plugins: [library] }),
 ]
 for (const { metafile } of results)

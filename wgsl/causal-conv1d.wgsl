@@ -71,7 +71,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
 @group(0) @binding(5) var<storage, read_write> g: array<elem>;
 
 @compute @workgroup_size(64)
-fn slopes(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn backward_slopes(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let channel = group.x * 64u + lane;
   if (channel >= p.channels) { return; }
   let weights = weights_of(channel);

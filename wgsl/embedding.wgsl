@@ -39,7 +39,7 @@ override walkers: u32 = 1024;
 @group(0) @binding(3) var<storage, read_write> next: array<u32>;
 
 @compute @workgroup_size(group_size)
-fn chain(@builtin(global_invocation_id) id: vec3u) {
+fn backward_chain(@builtin(global_invocation_id) id: vec3u) {
   let me = id.x;
   if (me >= walkers) { return; }
   if (q.fresh == 1u) {

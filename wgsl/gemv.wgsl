@@ -5,22 +5,20 @@
 //   normed: x is rmsNorm(x, gain): the gain where x is read, and 1 / rms where sums are stored
 //   gated: y = act(x · weightᵀ) ∘ (x · secondᵀ), act 1 silu, 2 gelu        added: y = base + …
 // Operands that are not used may be any.
-import package::lib::elem::elem;
-import package::lib::activation::activated;
-import package::lib::parts::{rows, keep_parts, whole_sum, keep_squares, norm_factor};
+import package::lib::elem::{elem, stored};
+import package::lib::few::{normed, gated, Held, results_of};
+import package::lib::parts::rows;
 
 struct Params { n: u32, k: u32, eps: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<elem>>;
-@group(0) @binding(2) var<storage, read> weight: array<vec4<elem>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<stored>>;
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 @group(0) @binding(4) var<storage, read> gain: array<vec4<elem>>;
-@group(0) @binding(5) var<storage, read> second: array<vec4<elem>>;
+@group(0) @binding(5) var<storage, read> second: array<vec4<stored>>;
 @group(0) @binding(6) var<storage, read> base: array<elem>;
 
 override split: u32 = 16;
-override normed: u32 = 0;
-override gated: u32 = 0;
 override added: u32 = 0;
 
 @compute @workgroup_size(64)
@@ -30,9 +28,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
   let width = p.k / 4u;
   var begin: array<u32, 4>;
   for (var c = 0u; c < 4u; c++) { begin[c] = min(first + lane / split * 4u + c, p.n - 1u) * width; }
-  var sum: array<vec4f, 4>;
-  var other: array<vec4f, 4>;
-  var square: array<f32, 4>;
+  var held: Held;
   for (var at = lane % split; at < width; at += split) {
     var right: array<vec4f, 4>;
     var value: array<vec4f, 4>;
@@ -43,41 +39,24 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     for (var r = 0u; r < rows; r++) {
       var left = vec4f(x[r * width + at]);
       if (normed != 0u) {
-        square[r] += dot(left, left);
+        held.square[r] += dot(left, left);
         left *= vec4f(gain[at]);
       }
-      sum[r] += vec4f(dot(left, right[0]), dot(left, right[1]), dot(left, right[2]), dot(left, right[3]));
+      held.sum[r] += vec4f(dot(left, right[0]), dot(left, right[1]), dot(left, right[2]), dot(left, right[3]));
       if (gated != 0u) {
-        other[r] += vec4f(dot(left, value[0]), dot(left, value[1]), dot(left, value[2]), dot(left, value[3]));
+        held.other[r] += vec4f(dot(left, value[0]), dot(left, value[1]), dot(left, value[2]), dot(left, value[3]));
       }
     }
   }
-  for (var r = 0u; r < rows; r++) {
-    keep_parts(lane, r, sum[r]);
-    if (normed != 0u) { keep_squares(lane, r, square[r]); }
-  }
-  workgroupBarrier();
-  var whole: array<f32, 2>; // there are at most 32 columns of 4 rows for 64 lanes
-  for (var i = 0u; i < 2u; i++) {
-    let at = lane + 64u * i;
-    if (columns * rows > at) { whole[i] = whole_sum(at / columns, at % columns, split); }
-  }
-  if (gated != 0u) {
-    workgroupBarrier();
-    for (var r = 0u; r < rows; r++) { keep_parts(lane, r, other[r]); }
-    workgroupBarrier();
-  }
+  let value = results_of(held, lane, split, p.k, p.eps);
   for (var i = 0u; i < 2u; i++) {
     let at = lane + 64u * i;
     let row = at / columns;
     let column = first + at % columns;
     if (columns * rows > at && column < p.n) {
-      var factor = 1.0;
-      if (normed != 0u) { factor = norm_factor(row, split, p.k, p.eps); }
-      var value = factor * whole[i];
-      if (gated != 0u) { value = activated(gated, value) * factor * whole_sum(row, at % columns, split); }
-      if (added != 0u) { value += f32(base[row * p.n + column]); }
-      y[row * p.n + column] = elem(value);
+      var whole = value[i];
+      if (added != 0u) { whole += f32(base[row * p.n + column]); }
+      y[row * p.n + column] = elem(whole);
     }
   }
 }

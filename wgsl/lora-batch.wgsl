@@ -1,7 +1,7 @@
 // Low-rank updates of several adapters in one batch: each `span` rows in turn have the adapter that `ids` names; an id of
 // `count` or more means none.  x (m, k)   a (count, r, k)   b (count, n, r)   factors (count)   thin (m, r) f32
-//   narrow_nt: thin = factor · x · aᵀ        narrow_nn: thin = factor · dy · b       (here x is dy, and wide is n)
-//   widen_nt:  y = base + thin · bᵀ          widen_nn:  dx = thin · a                r, k and n are multiples of 4
+//   narrow_nt: thin = factor · x · aᵀ        backward_narrow: thin = factor · dy · b (here x is dy, and wide is n)
+//   widen_nt:  y = base + thin · bᵀ          backward_widen:  dx = thin · a          r, k and n are multiples of 4
 // narrow: a workgroup of 64 for four ranks of one row, side by side along the sum, whose parts are added in workgroup
 // memory in order. widen: an invocation for four columns of one row. gradients are those of lora-gradient.wgsl.
 import package::lib::elem::elem;
@@ -47,7 +47,7 @@ fn narrow_nt(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
 }
 
 @compute @workgroup_size(64)
-fn narrow_nn(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+fn backward_narrow(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
              @builtin(local_invocation_index) lane: u32) {
   let i = flat_workgroup(group, groups);
   let row = i / (p.rank / 4u);
@@ -86,7 +86,7 @@ fn widen_nt(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
 }
 
 @compute @workgroup_size(64)
-fn widen_nn(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+fn backward_widen(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
   let i = flat_workgroup(group, groups) * 64u + lane;
   let width = p.wide / 4u;

@@ -1,8 +1,8 @@
 // Products of a low-rank update, one side of them thin: rank r, some multiple of 4, as are k and n.  Thin matrices are f32.
-//   narrow_nt: thin = factor · x · aᵀ             x (m, k)   a (r, k)         thin (m, r), summed over the long k
-//   narrow_nn: thin = factor · dy · b             dy (m, n)  b (n, r)
-//   widen_nt:  y = base + thin · bᵀ               base, y (m, n)              summed over the short r
-//   widen_nn:  dx = base + thin · a               base, dx (m, k)             without a base where has_base is 0
+//   narrow_nt:       thin = factor · x · aᵀ       x (m, k)   a (r, k)         thin (m, r), summed over the long k
+//   backward_narrow: thin = factor · dy · b       dy (m, n)  b (n, r)
+//   widen_nt:        y = base + thin · bᵀ         base, y (m, n)              summed over the short r
+//   backward_widen:  dx = base + thin · a         base, dx (m, k)             without a base where has_base is 0
 // Long sums are cut into slices of `each` vec4, summed apart and added in order by column-sum.wgsl: always the same order,
 // and no atomics. An invocation makes 8 rows × 4 columns from vec4 loads.
 import package::lib::elem::elem;
@@ -43,7 +43,7 @@ fn narrow_nt(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
 }
 
 @compute @workgroup_size(64)
-fn narrow_nn(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+fn backward_narrow(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
              @builtin(local_invocation_index) lane: u32) {
   let at = place(group, groups, lane, p.rank / 4u);
   if (at.x >= p.m) { return; }
@@ -96,7 +96,7 @@ fn widen_nt(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
 }
 
 @compute @workgroup_size(64)
-fn widen_nn(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+fn backward_widen(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
   let at = place(group, groups, lane, p.wide / 4u);
   if (at.x >= p.m) { return; }

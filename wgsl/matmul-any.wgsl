@@ -2,7 +2,7 @@
 //   a[i, k] lies at i * a_row + k * a_column, b[k, j] at k * b_row + j * b_column
 // An invocation makes 4 rows × 8 columns from scalar loads, clamped at the ragged ends and thrown away there. Sums of 256
 // of k are added up first, so that the error does not grow with k.
-import package::lib::elem::elem;
+import package::lib::elem::{elem, stored};
 import package::lib::activation::activated;
 
 struct Params {
@@ -13,7 +13,7 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> a: array<elem>;
-@group(0) @binding(2) var<storage, read> b: array<elem>;
+@group(0) @binding(2) var<storage, read> b: array<stored>;
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 @group(0) @binding(4) var<storage, read> base: array<elem>;
 

@@ -5,9 +5,9 @@
 //   added: y = base + …        tabled: levels of NF4 are looked up across eight lanes (lib/table.wgsl)
 // second_codes and second_scales are those of the second weight; form 1 binds its own map and codes of scales there.
 import package::lib::elem::elem;
-import package::lib::activation::activated;
+import package::lib::few::{normed, gated, Held, results_of};
 import package::lib::packed::{form, level, levels};
-import package::lib::parts::{rows, keep_parts, whole_sum, keep_squares, norm_factor};
+import package::lib::parts::rows;
 
 struct Params { n: u32, k: u32, eps: f32, offset: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -21,8 +21,6 @@ struct Params { n: u32, k: u32, eps: f32, offset: f32 }
 @group(0) @binding(8) var<storage, read> base: array<elem>;
 
 override split: u32 = 16;
-override normed: u32 = 0;
-override gated: u32 = 0;
 override added: u32 = 0;
 override tabled: u32 = 0;
 const quads = select(8u, 4u, form == 2u); // vec4s of values in four words
@@ -76,9 +74,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
   let width = p.k / (4u * quads);
   var row: array<u32, 4>;
   for (var c = 0u; c < 4u; c++) { row[c] = min(first + lane / split * 4u + c, p.n - 1u); }
-  var sum: array<vec4f, 4>;
-  var other: array<vec4f, 4>;
-  var square: array<f32, 4>;
+  var held: Held;
   // Lanes past the end go on with the last words, times zero: a shuffle wants all of them.
   for (var begin = 0u; begin < width; begin += split) {
     let at = min(begin + lane % split, width - 1u);
@@ -88,7 +84,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
       for (var i = 0u; i < quads; i++) {
         left[r][i] = valid * vec4f(x[r * (p.k / 4u) + at * quads + i]);
         if (normed != 0u) {
-          square[r] += dot(left[r][i], left[r][i]);
+          held.square[r] += dot(left[r][i], left[r][i]);
           left[r][i] *= vec4f(gain[at * quads + i]);
         }
       }
@@ -100,7 +96,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
       for (var r = 0u; r < rows; r++) {
         var dots = 0.0;
         for (var i = 0u; i < quads; i++) { dots += dot(left[r][i], right[i]); }
-        sum[r][c] += scale * dots;
+        held.sum[r][c] += scale * dots;
       }
       if (gated != 0u) {
         let value = values_of(table, second_words[from_here]);
@@ -108,37 +104,20 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         for (var r = 0u; r < rows; r++) {
           var dots = 0.0;
           for (var i = 0u; i < quads; i++) { dots += dot(left[r][i], value[i]); }
-          other[r][c] += second * dots;
+          held.other[r][c] += second * dots;
         }
       }
     }
   }
-  for (var r = 0u; r < rows; r++) {
-    keep_parts(lane, r, sum[r]);
-    if (normed != 0u) { keep_squares(lane, r, square[r]); }
-  }
-  workgroupBarrier();
-  var whole: array<f32, 2>; // there are at most 32 columns of 4 rows for 64 lanes
+  let value = results_of(held, lane, split, p.k, p.eps);
   for (var i = 0u; i < 2u; i++) {
     let at = lane + 64u * i;
-    if (columns * rows > at) { whole[i] = whole_sum(at / columns, at % columns, split); }
-  }
-  if (gated != 0u) {
-    workgroupBarrier();
-    for (var r = 0u; r < rows; r++) { keep_parts(lane, r, other[r]); }
-    workgroupBarrier();
-  }
-  for (var i = 0u; i < 2u; i++) {
-    let at = lane + 64u * i;
-    let r = at / columns;
+    let row_of = at / columns;
     let column = first + at % columns;
     if (columns * rows > at && column < p.n) {
-      var factor = 1.0;
-      if (normed != 0u) { factor = norm_factor(r, split, p.k, p.eps); }
-      var value = factor * whole[i];
-      if (gated != 0u) { value = activated(gated, value) * factor * whole_sum(r, at % columns, split); }
-      if (added != 0u) { value += f32(base[r * p.n + column]); }
-      y[r * p.n + column] = elem(value);
+      var whole = value[i];
+      if (added != 0u) { whole += f32(base[row_of * p.n + column]); }
+      y[row_of * p.n + column] = elem(whole);
     }
   }
 }

@@ -2,7 +2,7 @@
 //   forward: y = x · weightᵀ        backward: dx = dy · weight        x, dx (m, k)   y, dy (m, n)
 // As in matmul.wgsl an invocation makes 8 rows × 8 columns in registers from vec4 loads, so that a decoded word serves 8
 // rows, and loads past the ragged end are clamped and thrown away. `run` steps of a row, a divisor of 8, share a scale.
-// backward reads dy in rows of `width`, n rounded up to a multiple of 4 with zeros, which `pad` makes where n is ragged.
+// backward reads dy in rows of `width`, n rounded up to a multiple of 4 with zeros, which `backward_pad` makes where n is ragged.
 // The _lora entries go on summing over the ranks of an update: + thin · upᵀ, or + thin · lower. rank is a multiple of 4.
 //   thin (m, rank) f32     up (n, rank)     lower (rank, k)
 import package::lib::elem::elem;
@@ -143,7 +143,7 @@ fn backward_lora(@builtin(global_invocation_id) id: vec3u) {
 @group(0) @binding(6) var<storage, read_write> padded: array<elem>; // (m, width)
 
 @compute @workgroup_size(64)
-fn pad(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+fn backward_pad(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
        @builtin(local_invocation_index) lane: u32) {
   let i = flat_workgroup(group, groups) * 64u + lane;
   if (i >= p.m * p.width) { return; }

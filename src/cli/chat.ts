@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { stdin, stdout } from 'node:process'
 import { createInterface } from 'node:readline/promises'
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import { Adapter, addAdapters, checkAdapter, foldPeft } from '../adapters/adapter.ts'
 import type { ChatMessage } from '../formats/chat.ts'
 import type { ModelConfig } from '../formats/model-family.ts'
@@ -13,20 +13,18 @@ import { resolveModel } from '../host/model-store.ts'
 import type { AnswerForm } from '../inference/constraints.ts'
 import { Engine } from '../inference/engine.ts'
 import { type Finish, generateText } from '../inference/generate.ts'
-import { Decoder } from '../models/decoder.ts'
-import { type WeightStorage, weightStorages } from '../models/decoder-weights.ts'
 import { type OpenModel, openModel } from '../models/open-model.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import { count, number, several } from './arguments.ts'
 import { answerForm, reportFinish } from './generate.ts'
+import { openDecoder, precisionOption, storageOption, type WeightOptions } from './open-decoder.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput, type Output } from './output.ts'
 
-interface Options {
+interface Options extends WeightOptions {
   readonly prompt?: string
   readonly system?: string
   readonly raw?: boolean
-  readonly storage: WeightStorage
   readonly context: number
   readonly maxTokens: number
   readonly temperature: number
@@ -53,7 +51,8 @@ export function registerChat(program: Command): void {
     .option('--system <text>', 'what the model is told before the conversation')
     .option('--lora <folder>', 'a PEFT adapter to put on the model; several add up', several, [])
     .option('--raw', 'continues the prompt as it stands, without the model’s chat template')
-    .addOption(new Option('--storage <kind>', 'how the weights are held').choices(weightStorages).default('f16'))
+    .addOption(storageOption('f16'))
+    .addOption(precisionOption())
     .option('--context <n>', 'most tokens of the conversation', count, 2048)
     .option('--max-tokens <n>', 'most tokens of an answer', count, 256)
     .option('--temperature <t>', '0 takes the likeliest token', number, 0.7)
@@ -76,10 +75,7 @@ async function chat(name: string, options: Options): Promise<void> {
   const signal = interruptSignal(output.say)
   await using files = await openModel(await resolveModel(name))
   using gpu = await openGpu(output, options.adapter)
-  const half = options.storage === 'f16' && !gpu.capabilities.f16
-  if (half) output.say('This adapter has no f16: the weights are held as f32.')
-  const storage = half ? 'f32' : options.storage
-  using model = await Decoder.open(gpu, files.weights, { storage, onProgress: output.onProgress, signal })
+  using model = await openDecoder(output, gpu, files, options, signal)
   output.close()
   const context = Math.min(options.context, files.config.contextLength)
   using adapter = options.lora.length === 0 ? undefined : await readAdapters(gpu, files.config, options.lora)

@@ -45,12 +45,14 @@ export function registerFinetune(program: Command): void {
     )
     .addOption(new Option('--precision <type>', 'of activations').choices(['f32', 'f16']).default(usual.precision))
     .option('--lr <rate>', 'highest learning rate', number, usual.lr)
-    .addOption(new Option('--schedule <name>').choices(Object.keys(schedules)).default(usual.schedule))
+    .addOption(
+      new Option('--schedule <name>', 'how the rate falls').choices(Object.keys(schedules)).default(usual.schedule),
+    )
     .option('--warmup <share>', 'share of the steps over which the rate rises', number, usual.warmup)
     .option('--batch <n>', 'rows a batch', whole, usual.batch)
     .option('--accumulate <n>', 'batches a step', whole, usual.accumulate)
     .option('--epochs <n>', 'times the data is seen', number, usual.epochs)
-    .option('--steps <n>', 'steps, instead of epochs', whole, usual.steps)
+    .option('--steps <n>', 'steps, instead of epochs; 0 is as many as the epochs take', whole, usual.steps)
     .option('--length <n>', 'most tokens of a row', whole, usual.length)
     .option('--no-packing', 'one sequence a row')
     .option('--seed <n>', 'seed of everything random', whole, usual.seed)

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { stdin, stdout } from 'node:process'
 import { createInterface } from 'node:readline'
 import type { Command } from 'commander'
@@ -6,7 +7,7 @@ import { readPublicKey } from '../bundle/keys.ts'
 import { InterruptedError, UsageError } from '../core/errors.ts'
 import { jsonGrammar } from '../grammar/json-schema.ts'
 import { SchemaError } from '../grammar/json-schema-facts.ts'
-import { readJson } from '../host/files.ts'
+import { exists, readJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
 import type { AnswerForm } from '../inference/constraints.ts'
 import type { Finish } from '../inference/generate.ts'
@@ -79,7 +80,7 @@ export function reportFinish(finish: Finish, form: AnswerForm, say: (line: strin
   if (finish === 'cancelled') throw new InterruptedError('Stopped before the answer was whole')
   if (finish === 'stop') return
   const bound = form.schema !== undefined || form.choices !== undefined
-  say(`The answer was cut: it has all its tokens${bound ? ', and does not follow its form. Give it more.' : '.'}`)
+  say(`The answer was cut before its end: its tokens are used up${bound ? ', so it does not follow its form' : ''}.`)
   if (bound) process.exitCode = 1
 }
 
@@ -87,6 +88,11 @@ async function generate(path: string, options: Options): Promise<void> {
   const output = makeOutput(options.json ?? false)
   const form = await answerForm(options)
   const key = options.key === undefined ? undefined : await readPublicKey(await readFile(options.key, 'utf8'))
+  const holds = (name: string) => exists(join(path, name))
+  if (path.endsWith('.gguf') || (holds('config.json') && !holds('manifest.json')))
+    throw new UsageError(
+      `${path} is a model, not a bundle. Continue a text with: nexus chat ${path} --raw --prompt <text>`,
+    )
   await using bundle = await openBundle(path)
   const signal = interruptSignal(output.say)
   using gpu = await openGpu(output, options.adapter)

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Help, type Option } from 'commander'
 import { exitCodeOf, InterruptedError, messageOf } from '../core/errors.ts'
 import { registerChat } from './chat.ts'
 import { registerConvert } from './convert.ts'
@@ -24,10 +24,18 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
   version: string
 }
 
+const help = new Help()
+/** An option as help shows it: lists that are empty, and what only a program reads, are no defaults to tell. */
+const shown = (option: Option): Option =>
+  typeof option.defaultValue === 'object' || option.defaultValue === false
+    ? Object.assign(Object.create(option) as Option, { defaultValue: undefined })
+    : option
+
 const program = new Command('nexus')
   .description('Distils large models into one small model with skill adapters, on WebGPU')
   .version(version)
   .exitOverride()
+  .configureHelp({ optionDescription: (option) => help.optionDescription(shown(option)) })
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'nexus: ')) })
 
 const commands = [

@@ -1,19 +1,17 @@
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import { UsageError } from '../core/errors.ts'
 import { readBytes } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
 import { resolveModel } from '../host/model-store.ts'
 import { measurePerplexity } from '../inference/perplexity.ts'
-import { Decoder } from '../models/decoder.ts'
-import { type WeightStorage, weightStorages } from '../models/decoder-weights.ts'
 import { openModel } from '../models/open-model.ts'
 import { whole } from './arguments.ts'
 import { readAdapters } from './chat.ts'
+import { openDecoder, precisionOption, storageOption, type WeightOptions } from './open-decoder.ts'
 import { openGpu } from './open-gpu.ts'
 import { makeOutput } from './output.ts'
 
-interface Options {
-  readonly storage: WeightStorage
+interface Options extends WeightOptions {
   readonly context?: number
   readonly stride?: number
   readonly tokens?: number
@@ -29,7 +27,8 @@ export function registerPerplexity(program: Command): void {
     .description('measures how well a model predicts a text; lower is better')
     .argument('<model>', 'folder, .gguf, or the name of a model that was pulled')
     .argument('<text>', 'a file of plain text')
-    .addOption(new Option('--storage <kind>', 'how the weights are held').choices(weightStorages).default('f32'))
+    .addOption(storageOption('f32'))
+    .addOption(precisionOption())
     .option('--context <n>', 'tokens of a window; 1024 or what the model takes unless told', whole)
     .option('--stride <n>', 'tokens from one window to the next; as many as a window has unless told', whole)
     .option('--tokens <n>', 'only the first n tokens of the text', whole)
@@ -48,10 +47,7 @@ async function perplexity(name: string, file: string, options: Options): Promise
   if (ids.length < 2) throw new UsageError(`Cannot measure ${file}: it has ${ids.length} tokens and needs two or more`)
   using gpu = await openGpu(output, options.adapter)
   const { onProgress } = output
-  const half = options.storage === 'f16' && !gpu.capabilities.f16
-  if (half) output.say('This adapter has no f16: the weights are held as f32.')
-  const storage = half ? 'f32' : options.storage
-  using model = await Decoder.open(gpu, files.weights, { storage, onProgress, signal })
+  using model = await openDecoder(output, gpu, files, options, signal)
   using updates = options.lora === undefined ? undefined : await readAdapters(gpu, files.config, [options.lora])
   const { context, stride } = options
   const started = performance.now()

@@ -64,6 +64,8 @@ export interface ModelConfig extends DecoderConfig {
   readonly queryKeyNorm: boolean
   /** Whether attention and FFN have a norm behind them too, before they are added (Gemma). */
   readonly sandwichNorms: boolean
+  /** Whether activations pass f16's largest number, 65,504, so that they are f32 whatever holds the weights (Gemma). */
+  readonly wideActivations: boolean
 }
 
 /**
@@ -112,6 +114,7 @@ export function familyTraits(family: Family, width: number) {
     embeddingScale: gemma ? Math.sqrt(width) : 1,
     queryKeyNorm: gemma || family === 'qwen3',
     sandwichNorms: gemma,
+    wideActivations: gemma,
   } as const
 }
 

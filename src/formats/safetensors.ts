@@ -63,7 +63,9 @@ function headerLength(start: Uint8Array, fileLength: number): number {
   if (fileLength < 8) throw fault(`the file has ${fileLength} bytes, too few for the length of its header`)
   const claimed = new DataView(start.buffer, start.byteOffset).getBigUint64(0, true)
   if (claimed > BigInt(mostHeaderBytes))
-    throw fault(`its header claims ${claimed} bytes, more than the ${mostHeaderBytes} allowed`)
+    throw fault(
+      `its header claims ${claimed} bytes, more than the ${mostHeaderBytes} allowed: it is another kind of file, or damaged`,
+    )
   const headerBytes = Number(claimed)
   if (8 + headerBytes > fileLength)
     throw fault(`its header claims ${headerBytes} bytes, but only ${fileLength - 8} follow: the file is truncated`)

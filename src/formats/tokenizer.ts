@@ -62,7 +62,9 @@ export function loadTokenizer(json: object, config: object = {}): Tokenizer {
     encode(text) {
       const missing = dropsUnknown ? [...text].find((character) => !Object.hasOwn(vocabulary, character)) : undefined
       if (missing !== undefined)
-        throw new RangeError(`Cannot encode ${JSON.stringify(text)}: the vocabulary lacks ${JSON.stringify(missing)}`)
+        throw new RangeError(
+          `Cannot encode ${JSON.stringify(text.length > 40 ? `${text.slice(0, 40)}…` : text)}: the vocabulary lacks ${JSON.stringify(missing)}`,
+        )
       return inner.encode(text, { add_special_tokens: false }).ids
     },
     decode(ids) {

@@ -5,6 +5,7 @@ import { type Sampling, samplingSettings } from '../kernels/sampler.ts'
 import { maskWords } from '../kernels/token-mask.ts'
 import type { Decoder, LinearUpdates } from '../models/decoder.ts'
 import type { AdapterStacks } from './adapter-stacks.ts'
+import { notFinite } from './finite.ts'
 import { KvPages } from './kv-pages.ts'
 import {
   attendCached,
@@ -101,7 +102,8 @@ export class Engine implements Disposable {
    * @param options.updates the adapter of the rows that name none. Where rows have different ones, the adapters are copied
    *   when such a batch first runs: what is changed in them afterwards is not seen.
    * @yields for each step the token of every row; undefined for rows that have all their tokens already.
-   * @throws RangeError when a prompt is empty, or with its tokens passes the context; ResourceError when the cache is full.
+   * @throws RangeError when a prompt is empty, or with its tokens passes the context, or the model gives NaN;
+   *   ResourceError when the cache is full.
    */
   async *run(
     rows: readonly RowOptions[],
@@ -142,6 +144,7 @@ export class Engine implements Disposable {
           if (left[i] === 0) return undefined
           left[i]--
           const [id, logprob, text] = [ids[i], logprobs[i], texts[i]]
+          if (!Number.isFinite(logprob)) throw notFinite(this.model, `generate token ${made + 1}`)
           if (!text) return { id, logprob }
           text.take(id)
           const last = text.isDone()

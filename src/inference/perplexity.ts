@@ -1,6 +1,7 @@
 import { InterruptedError } from '../core/errors.ts'
 import { type OnProgress, silent } from '../core/progress.ts'
 import type { Decoder, LinearUpdates } from '../models/decoder.ts'
+import { notFinite } from './finite.ts'
 
 /** How a text is measured. */
 export interface PerplexityOptions {
@@ -28,7 +29,8 @@ export interface Perplexity {
  * How well a model predicts a text: windows of `context` tokens, each token counted in the first window that predicts
  * it. The first token of a window is predicted where a beginning token or, with a stride, an earlier window is before it.
  * @param ids the text, two tokens or more.
- * @throws RangeError when there is nothing to predict or a window is longer than the model's context; InterruptedError.
+ * @throws RangeError when there is nothing to predict, a window is longer than the model's context, or the model gives
+ *   NaN; InterruptedError.
  *
  * @example
  * const { perplexity } = await measurePerplexity(model, tokenizer.encode(text), { context: 512 })
@@ -62,6 +64,7 @@ export async function measurePerplexity(
       const found = await lossesOf(model, window, updates)
       const from = Math.max(seen, begin + 1 - prefix.length)
       for (const loss of found.subarray(from - begin - 1 + prefix.length)) {
+        if (!Number.isFinite(loss)) throw notFinite(model, `measure token ${counted + 1}`)
         losses[counted++] = loss
         sum += loss
       }

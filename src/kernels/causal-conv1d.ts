@@ -54,7 +54,7 @@ export function causalConv1d<D extends FloatType>(
     let slope = dy
     if (has_silu) {
       slope = step.empty(x.dtype, x.shape, 'slope')
-      step.run(wgsl.slopes, { ...operands, dy, g: slope }, params, { ...layout, flops: flops + 9 * x.size })
+      step.run(wgsl.backwardSlopes, { ...operands, dy, g: slope }, params, { ...layout, flops: flops + 9 * x.size })
     }
     const dx = x.requiresGrad ? step.empty(x.dtype, x.shape, 'dx') : null
     if (dx) step.run(wgsl.backwardX, { weight, slope, dx }, params, { ...layout, flops })

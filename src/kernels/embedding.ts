@@ -49,7 +49,7 @@ function chains(step: Step, ids: Tensor<'u32'>, rows: number) {
   const next = step.empty('u32', ids.shape, 'next')
   for (let end = ids.size; end > 0; end -= mostLinks) {
     const params = { rows, count: ids.size, begin: Math.max(0, end - mostLinks), end, fresh: end === ids.size ? 1 : 0 }
-    step.run(single.chain, { first, ids, next }, params, {
+    step.run(single.backwardChain, { first, ids, next }, params, {
       workgroups: [Math.ceil(walkers / group_size)],
       flops: 0,
       constants: { walkers, group_size },

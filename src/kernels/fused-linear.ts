@@ -5,9 +5,9 @@ import { Tensor } from '../runtime/tensor.ts'
 import { add } from './add.ts'
 import { gelu, mul, swiglu } from './elementwise.ts'
 import { type Activation, type GemvExtras, gemvInto, mostGemvRows } from './gemv.ts'
-import { packedInt8 } from './int8.ts'
+import { type Int8Weight, packedInt8 } from './int8.ts'
 import { anyLinear, type LinearWeight } from './lora.ts'
-import { packedNf4 } from './nf4.ts'
+import { type Nf4Weight, packedNf4 } from './nf4.ts'
 import { packedGemvInto, readsWide } from './packed-gemv.ts'
 import type { PackedWeight } from './packed-weight.ts'
 import { rmsNorm } from './rms-norm.ts'
@@ -30,7 +30,7 @@ export interface FusedLinearOptions<D extends FloatType> {
  * base + rmsNorm(x, gain) · weightᵀ. Replaces `add(base, anyLinear(rmsNorm(x, gain), weight))`: in one kernel for up to
  * four rows without a gradient, as in decoding; by those ops otherwise.
  * @param x f32 or f16 (…, K).
- * @param weight (N, K): dense of the dtype of `x`, NF4 or int8.
+ * @param weight (N, K): dense of the dtype of `x` or f16, NF4 or int8.
  * @returns the dtype of `x`, (…, N).
  * @throws RangeError when the sizes do not fit.
  */
@@ -54,7 +54,7 @@ export function fusedLinear<D extends FloatType>(
  * `swiglu(anyLinear(n, gate), anyLinear(n, up))`, or `mul(gelu(anyLinear(n, gate)), anyLinear(n, up))`, where
  * n = `rmsNorm(x, gain)`: in one kernel for up to four rows without a gradient, as in decoding; by those ops otherwise.
  * @param x f32 or f16 (…, K).
- * @param gate (N, K): dense of the dtype of `x`, NF4 or int8.
+ * @param gate (N, K): dense of the dtype of `x` or f16, NF4 or int8.
  * @param up (N, K), any of these.
  * @returns the dtype of `x`, (…, N).
  * @throws RangeError when the sizes do not fit.
@@ -99,7 +99,7 @@ function fewRows<D extends FloatType>(
     return y
   }
   if (dense.length > 0) return undefined
-  const [weight, second] = weights.map((each) => packedOf(each as Exclude<LinearWeight<D>, Tensor<D>>))
+  const [weight, second] = weights.map((each) => packedOf(each as Nf4Weight | Int8Weight))
   const together = !second || (second.form === weight.form && weight.form !== 1)
   if (!together || !readsWide(step, weight)) return undefined
   const y = output()
@@ -107,6 +107,6 @@ function fewRows<D extends FloatType>(
   return y
 }
 
-function packedOf(weight: Exclude<LinearWeight<FloatType>, Tensor>): PackedWeight {
+function packedOf(weight: Nf4Weight | Int8Weight): PackedWeight {
   return 'absmax' in weight ? packedInt8('fusedLinear', weight) : packedNf4('fusedLinear', weight)
 }

@@ -44,15 +44,15 @@ export function extrasCost<D extends FloatType, W>({ norm, gate, base }: GemvExt
 /**
  * Writes x · weightᵀ to `y`, for one to four rows; not on the tape. `matmul` calls it.
  * @param x f32 or f16 (M, K), M at most {@link mostGemvRows}, K a multiple of 4.
- * @param weight the dtype of `x`, (N, K).
+ * @param weight the dtype of `x`, or f16, (N, K); a second one too.
  * @param y the dtype of `x`, (M, N).
  */
 export function gemvInto<D extends FloatType>(
   step: Step,
   x: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   y: Tensor<D>,
-  extras: GemvExtras<D, Tensor<D>> = {},
+  extras: GemvExtras<D, Tensor<D | 'f16'>> = {},
 ): void {
   const [n, k] = weight.shape.slice(-2)
   const rows = x.size / k

@@ -49,7 +49,7 @@ function headLoss<D extends FloatType>(
   step: Step,
   label: string,
   hidden: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   { chunkBytes = 32 * 2 ** 20 }: HeadLossOptions,
   loss: (step: Step, logits: Tensor<D>, chunk: Chunk) => Tensor<'f32'>,
 ): Tensor<'f32'> {
@@ -90,7 +90,7 @@ function headLoss<D extends FloatType>(
 /**
  * `crossEntropy(linear(hidden, weight), targets)` without the logits.
  * @param hidden f32 or f16 (…, C), after the final norm.
- * @param weight the dtype of `hidden`, (V, C).
+ * @param weight the dtype of `hidden`, or f16, (V, C).
  * @param targets u32 (…).
  * @returns f32 (…), in nats. Gradients go to `hidden` and, if it wants one, to `weight`.
  * @throws RangeError when the sizes do not fit.
@@ -98,7 +98,7 @@ function headLoss<D extends FloatType>(
 export function headCrossEntropy<D extends FloatType>(
   step: Step,
   hidden: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   targets: Tensor<'u32'>,
   options: HeadLossOptions = {},
 ): Tensor<'f32'> {
@@ -112,17 +112,17 @@ export function headCrossEntropy<D extends FloatType>(
 /**
  * `divergence` of two heads without the logits of either.
  * @param hidden f32 or f16 (…, C), the student's, after its final norm.
- * @param weight the dtype of `hidden`, (V, C).
+ * @param weight the dtype of `hidden`, or f16, (V, C).
  * @param teacher.hidden the dtype of `hidden`, (…, C'), with the rows of `hidden`; it gets no gradient.
- * @param teacher.weight the dtype of `hidden`, (V, C').
+ * @param teacher.weight the dtype of `hidden`, or f16, (V, C').
  * @returns f32 (…), in nats.
  * @throws RangeError when the sizes do not fit.
  */
 export function headDivergence<D extends FloatType>(
   step: Step,
   hidden: Tensor<D>,
-  weight: Tensor<D>,
-  teacher: { readonly hidden: Tensor<D>; readonly weight: Tensor<D> },
+  weight: Tensor<D | 'f16'>,
+  teacher: { readonly hidden: Tensor<D>; readonly weight: Tensor<D | 'f16'> },
   options: DivergenceOptions & HeadLossOptions = {},
 ): Tensor<'f32'> {
   expectShape('headDivergence', hidden, 'teacher', teacher.hidden, [
@@ -140,7 +140,7 @@ export function headDivergence<D extends FloatType>(
  * `topKDivergence(linear(hidden, weight), ids, probabilities)` without the logits. Tokens sampled from the teacher are
  * the case without a tail: each distinct id with its share of the draws.
  * @param hidden f32 or f16 (…, C), after the final norm.
- * @param weight the dtype of `hidden`, (V, C).
+ * @param weight the dtype of `hidden`, or f16, (V, C).
  * @param ids u32 (…, k), k ≤ 64, the ids of a row all different.
  * @param probabilities the dtype of `hidden`, (…, k).
  * @returns f32 (…), in nats.
@@ -149,7 +149,7 @@ export function headDivergence<D extends FloatType>(
 export function headTopKDivergence<D extends FloatType>(
   step: Step,
   hidden: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   ids: Tensor<'u32'>,
   probabilities: Tensor<D>,
   options: HeadLossOptions & TopKDivergenceOptions = {},

@@ -11,14 +11,14 @@ import { softmax } from './softmax.ts'
 /**
  * The `k` likeliest tokens of softmax(hidden · weightᵀ), likeliest first, with their probabilities.
  * @param hidden f32 or f16 (…, C), after the final norm.
- * @param weight the dtype of `hidden`, (V, C).
+ * @param weight the dtype of `hidden`, or f16, (V, C).
  * @returns `ids` u32 (rows, k) and `probabilities` (rows, k) in the dtype of `hidden`. They have no gradient.
  * @throws RangeError when k is not 1 to V.
  */
 export function headTopK<D extends FloatType>(
   step: Step,
   hidden: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   k: number,
   options: HeadLossOptions = {},
 ): { ids: Tensor<'u32'>; probabilities: Tensor<D> } {
@@ -35,14 +35,14 @@ export function headTopK<D extends FloatType>(
 /**
  * `draws` tokens a row drawn from softmax(hidden · weightᵀ), each independent of the others.
  * @param hidden f32 or f16 (…, C), after the final norm.
- * @param weight the dtype of `hidden`, (V, C).
+ * @param weight the dtype of `hidden`, or f16, (V, C).
  * @param seed an integer below 2^16; use another one for every batch.
  * @returns u32 (rows) for each draw. They have no gradient.
  */
 export function headSamples<D extends FloatType>(
   step: Step,
   hidden: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   { draws, seed, ...options }: HeadLossOptions & { draws: number; seed: number },
 ): Tensor<'u32'>[] {
   const rows = hidden.size / hidden.shape.at(-1)!
@@ -59,7 +59,7 @@ function eachChunk<D extends FloatType>(
   step: Step,
   label: string,
   hidden: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   { chunkBytes = 32 * 2 ** 20 }: HeadLossOptions,
   work: (inner: Step, logits: Tensor<D>, begin: number, end: number) => void,
 ): void {

@@ -106,7 +106,7 @@ export function loraBatch<D extends FloatType>(
   const narrow = (form: 'nt' | 'nn', values: Tensor<D>) => {
     const [wide, pairs] = form === 'nt' ? [k, a] : [n, b]
     const sums = step.empty('f32', [m, rank], 'thin')
-    const entry = form === 'nt' ? wgsl.narrowNt : wgsl.narrowNn
+    const entry = form === 'nt' ? wgsl.narrowNt : wgsl.backwardNarrow
     const dispatch = { workgroups: grid((m * rank) / 4), flops: 2 * m * wide * rank }
     step.run(entry, { ids, pairs, factors, x: values, sums }, { ...shared, wide }, dispatch)
     return sums
@@ -123,7 +123,7 @@ export function loraBatch<D extends FloatType>(
     const dx = x.requiresGrad ? step.empty(x.dtype, x.shape, 'dx') : null
     if (dx) {
       const backward = { workgroups: grid(Math.ceil(dx.size / 256)), flops: 2 * dx.size * rank }
-      step.run(wgsl.widenNn, { ids, pairs: a, thin: slope!, y: dx }, { ...shared, wide: k }, backward)
+      step.run(wgsl.backwardWiden, { ids, pairs: a, thin: slope!, y: dx }, { ...shared, wide: k }, backward)
     }
     return [
       dy,

@@ -4,6 +4,7 @@ import { expectShape } from '../runtime/check.ts'
 import type { Step } from '../runtime/step.ts'
 import { Tensor } from '../runtime/tensor.ts'
 import { add } from './add.ts'
+import { cast } from './copy.ts'
 import { scale } from './elementwise.ts'
 import { mostGemvRows } from './gemv.ts'
 import { type Int8Weight, int8Linear, packedInt8 } from './int8.ts'
@@ -23,8 +24,8 @@ export interface LoraPair<D extends FloatType = FloatType> {
   readonly scale: number
 }
 
-/** A weight (N, K) of a linear layer, dense or quantised. */
-export type LinearWeight<D extends FloatType = FloatType> = Tensor<D> | Nf4Weight | Int8Weight
+/** A weight (N, K) of a linear layer: dense, f16 under f32 activations too, or quantised. */
+export type LinearWeight<D extends FloatType = FloatType> = Tensor<D | 'f16'> | Nf4Weight | Int8Weight
 
 /**
  * x · weightᵀ over a weight of any kind: `linear`, `nf4Linear` or `int8Linear`.
@@ -89,7 +90,7 @@ export function plainLora<D extends FloatType>(
  * summed where the layer's own product is made, forward and for dx: it costs no pass over y or dx. Replaces
  * `lora(anyLinear(x, weight), x, pair)`, which runs where K, N or R is no multiple of four.
  * @param x f32 or f16 (…, K).
- * @param weight (N, K): dense of the dtype of `x`, NF4 or int8.
+ * @param weight (N, K): dense of the dtype of `x` or f16, NF4 or int8.
  * @returns the dtype of `x`, (…, N). Its gradients are leaves: they cannot be differentiated again.
  * @throws RangeError when the sizes do not fit.
  * @see Dettmers et al., QLoRA, 2023, section 3.
@@ -133,10 +134,10 @@ interface Base<D extends FloatType> {
   forward(thin: Tensor<'f32'>, b: Tensor<D>): Tensor<D>
   /** dy · weight + slope · a */
   backward(dy: Tensor<D>, slope: Tensor<'f32'>, a: Tensor<D>): Tensor<D>
-  weightGradient?(dy: Tensor<D>): Tensor<D> | null
+  weightGradient?(dy: Tensor<D>): Tensor | null
 }
 
-function denseBase<D extends FloatType>(step: Step, x: Tensor<D>, weight: Tensor<D>): Base<D> {
+function denseBase<D extends FloatType>(step: Step, x: Tensor<D>, weight: Tensor<D | 'f16'>): Base<D> {
   const rows = (t: Tensor<D>) => step.reshape(t, [t.size / t.shape.at(-1)!, t.shape.at(-1)!])
   return {
     forward(thin, b) {
@@ -144,7 +145,8 @@ function denseBase<D extends FloatType>(step: Step, x: Tensor<D>, weight: Tensor
       return widen(step, 'nt', thin, b, y.shape, y)
     },
     backward: (dy, slope, a) => widen(step, 'nn', slope, a, x.shape, matmul(step, dy, weight)),
-    weightGradient: (dy) => (weight.requiresGrad ? matmul(step, rows(dy), rows(x), { transposeA: true }) : null),
+    weightGradient: (dy) =>
+      weight.requiresGrad ? cast(step, matmul(step, rows(dy), rows(x), { transposeA: true }), weight.dtype) : null,
   }
 }
 

@@ -4,6 +4,7 @@ import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { add } from './add.ts'
 import { joinColumns } from './columns.ts'
+import { cast } from './copy.ts'
 import { gelu, scale, silu } from './elementwise.ts'
 import { type Activation, gemvInto, mostGemvRows } from './gemv.ts'
 import { product } from './product.ts'
@@ -29,21 +30,26 @@ export interface MatmulOptions<D extends FloatType = FloatType> {
  * base + alpha · (a · b) for each matrix of a batch; sums are f32 whatever the storage. With `base` it replaces
  * `add(base, scale(matmul(a, b), alpha))`, and a bias or a residual costs one read.
  * @param a f32 or f16 (…, M, K), or (…, K, M) with `transposeA`.
- * @param b the dtype of `a`: (…, K, N), or (…, N, K) with `transposeB`. Either the same leading dimensions as `a`, or
- *   none: one matrix for all rows of `a`.
+ * @param b the dtype of `a`, or f16: (…, K, N), or (…, N, K) with `transposeB`. Either the same leading dimensions as
+ *   `a`, or none: one matrix for all rows of `a`.
  * @returns the dtype of `a`, (…, M, N).
- * @throws RangeError when the inner or the leading dimensions differ, or both are transposed.
+ * @throws RangeError when the inner or the leading dimensions differ, or both are transposed; TypeError when the dtypes
+ *   do not fit.
  */
 export function matmul<D extends FloatType>(
   step: Step,
   a: Tensor<D>,
-  b: Tensor<D>,
+  b: Tensor<D | 'f16'>,
   options: MatmulOptions<D> = {},
 ): Tensor<D> {
   const { activation, ...rest } = options
   if (activation && (step.records([a, b, ...(rest.base ? [rest.base] : [])]) || b.windows || isFew(a, b, rest)))
     return activation === 'silu' ? silu(step, matmul(step, a, b, rest)) : gelu(step, matmul(step, a, b, rest))
   const { transposeA = false, transposeB = false, alpha = 1, base } = rest
+  if (b.dtype !== a.dtype && (b.dtype !== 'f16' || transposeA))
+    throw new TypeError(
+      `Cannot matmul a ${a.dtype} with b ${b.dtype}: b must be of the dtype of a, or f16 where a is not transposed`,
+    )
   if (b.windows) {
     if (!transposeB || base || alpha !== 1)
       throw new RangeError(
@@ -56,7 +62,7 @@ export function matmul<D extends FloatType>(
   }
   if (b.shape.length === 2 && a.shape.length > 2 && !transposeA) {
     // One matrix for all: the batch of `a` is just more rows.
-    const flat = (x: Tensor<D>) => step.reshape(x, [x.size / x.shape.at(-1)!, x.shape.at(-1)!])
+    const flat = <T extends FloatType>(x: Tensor<T>) => step.reshape(x, [x.size / x.shape.at(-1)!, x.shape.at(-1)!])
     const onto = base && base.shape.length > 1 ? flat(base) : base
     const y = matmul(step, flat(a), b, { ...rest, base: onto, activation })
     return step.reshape(y, [...a.shape.slice(0, -1), y.shape[1]])
@@ -79,7 +85,7 @@ export function matmul<D extends FloatType>(
   else product(step, { batch, m, n, k, a, b, transposeA, transposeB, alpha, base, activation }, y)
 
   return step.node('matmul', y, base ? [a, b, base] : [a, b], (dy) => {
-    const times = (left: Tensor<D>, right: Tensor<D>, layout: MatmulOptions) =>
+    const times = (left: Tensor<D | 'f16'>, right: Tensor<D | 'f16'>, layout: MatmulOptions) =>
       matmul(step, left, right, { ...layout, alpha } as MatmulOptions<D>)
     const da = () => (transposeA ? times(b, dy, { transposeB: true }) : times(dy, b, { transposeB: !transposeB }))
     const db = () =>
@@ -90,7 +96,7 @@ export function matmul<D extends FloatType>(
           : times(a, dy, { transposeA: true })
     return [
       a.requiresGrad ? da() : null,
-      b.requiresGrad ? db() : null,
+      b.requiresGrad ? cast(step, db(), b.dtype) : null,
       base?.requiresGrad ? (sameShape(base.shape, dy.shape) ? dy : columnSums(step, dy)) : null,
     ]
   })
@@ -133,7 +139,7 @@ function sizesOf(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean)
 /**
  * A linear layer: base + alpha · (x · weightᵀ).
  * @param x f32 or f16 (…, K).
- * @param weight the dtype of `x`, (N, K).
+ * @param weight the dtype of `x`, or f16, (N, K).
  * @param options.base a bias (N) or a residual (…, N), in the dtype of `x`.
  * @returns the dtype of `x`, (…, N).
  * @throws RangeError when the sizes of K differ.
@@ -141,7 +147,7 @@ function sizesOf(a: Tensor, b: Tensor, transposeA: boolean, transposeB: boolean)
 export function linear<D extends FloatType>(
   step: Step,
   x: Tensor<D>,
-  weight: Tensor<D>,
+  weight: Tensor<D | 'f16'>,
   options: Pick<MatmulOptions<D>, 'alpha' | 'base' | 'activation'> = {},
 ): Tensor<D> {
   return matmul(step, x, weight, { ...options, transposeB: true })

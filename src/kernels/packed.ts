@@ -117,7 +117,10 @@ function updateBytes(update?: ThinUpdate<FloatType>): number {
 function padded<D extends FloatType>(step: Step, dy: Tensor<D>, m: number, n: number, width: number): Tensor<D> {
   const y = step.empty(dy.dtype, [m, width], 'padded')
   const params = { m, n, k: 0, run: 0, width, rank: 0, offset: 0 }
-  step.run(packed.pad, { ragged: dy, padded: y }, params, { workgroups: grid(Math.ceil(y.size / 64)), flops: 0 })
+  step.run(packed.backwardPad, { ragged: dy, padded: y }, params, {
+    workgroups: grid(Math.ceil(y.size / 64)),
+    flops: 0,
+  })
   return y
 }
 

@@ -16,8 +16,8 @@ export interface Product<D extends FloatType> {
   /** (batch, m, k), or (batch, k, m) when transposed. */
   readonly a: Tensor<D>
   readonly transposeA: boolean
-  /** (batch, k, n), or (batch, n, k) when transposed. */
-  readonly b: Tensor<D>
+  /** (batch, k, n), or (batch, n, k) when transposed; may be f16 where `a` is f32. */
+  readonly b: Tensor<D | 'f16'>
   readonly transposeB: boolean
   readonly alpha: number
   /** (batch, m, n), or (n): one row for all. */

@@ -36,7 +36,7 @@ export function narrow<D extends FloatType>(
   const slices = slicesFor(workgroups, wide, 128)
   const sums = step.empty('f32', [slices, m * rank], 'thin')
   const each = Math.ceil(wide / 4 / slices)
-  const entry = form === 'nt' ? wgsl.narrowNt : wgsl.narrowNn
+  const entry = form === 'nt' ? wgsl.narrowNt : wgsl.backwardNarrow
   const params = { m, rank, wide, each, factor }
   step.run(entry, { x, pair, sums }, params, {
     ...{ workgroups: [...grid(workgroups), slices], flops: 2 * x.size * rank },
@@ -61,7 +61,7 @@ export function widen<D extends FloatType>(
   const [m, rank] = thin.shape
   const wide = shape.at(-1)!
   const y = step.empty(pair.dtype, shape, 'widened')
-  const entry = form === 'nt' ? wgsl.widenNt : wgsl.widenNn
+  const entry = form === 'nt' ? wgsl.widenNt : wgsl.backwardWiden
   const params = { m, rank, wide, each: 0, factor: 1 }
   step.run(entry, { pair, thin, base: base ?? pair, y }, params, {
     workgroups: grid(Math.ceil((Math.ceil(m / 8) * (wide / 4)) / 64)),

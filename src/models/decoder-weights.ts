@@ -12,7 +12,7 @@ import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 
-/** How the linear layers of a decoder can be held. Norms, biases and embedding are never quantised. */
+/** How the linear layers of a decoder can be held. Norms, biases and embedding are never quantised; f16 holds the embedding too. */
 export const weightStorages = ['f32', 'f16', 'nf4', 'nf4-double', 'int8'] as const
 
 /** One of `weightStorages`. */
@@ -21,7 +21,10 @@ export type WeightStorage = (typeof weightStorages)[number]
 /** How a decoder is put on the GPU. */
 export interface LoadOptions {
   readonly storage?: WeightStorage
-  /** Of activations and of all that is not quantised; that of the storage, or f32 with quantised layers, unless told. */
+  /**
+   * Of activations, norms, biases, and of an embedding beside quantised layers. Unless told it is f16 with f16 storage, but
+   * for families whose activations pass its range, and f32 else.
+   */
   readonly dtype?: FloatType
   readonly onProgress?: OnProgress
   readonly signal?: AbortSignal
@@ -34,9 +37,24 @@ export interface DecoderWeights {
   readonly quantized: ReadonlyMap<string, Nf4Weight | Int8Weight>
 }
 
-/** The dtype of activations under `options`. */
-export function activationType({ storage = 'f32', dtype }: LoadOptions): FloatType {
-  return dtype ?? (storage === 'f16' ? 'f16' : 'f32')
+/**
+ * The dtype of activations under `options`.
+ * @throws RangeError when f16 is asked for and the family's activations pass its range.
+ */
+export function activationType(
+  { family, wideActivations }: Pick<ModelConfig, 'family' | 'wideActivations'>,
+  { storage = 'f32', dtype }: LoadOptions,
+): FloatType {
+  if (dtype === 'f16' && wideActivations)
+    throw new RangeError(
+      `Cannot run ${family} with activations in f16: they pass its largest number. Use f32; the weights may be f16.`,
+    )
+  return dtype ?? (storage === 'f16' && !wideActivations ? 'f16' : 'f32')
+}
+
+/** The dtype of a weight that is not quantised: norms and biases follow the activations, matrices the storage. */
+function weightType(shape: Shape, activations: FloatType, { storage }: LoadOptions): FloatType {
+  return storage === 'f16' && shape.length > 1 ? 'f16' : activations
 }
 
 /** Whether a weight is quantised where the storage asks for it: the linear layers are, all else is not. */
@@ -44,12 +62,16 @@ function isLinear(name: string): boolean {
   return name.endsWith('_proj.weight')
 }
 
-/** Puts a whole matrix or vector on the GPU. */
+/**
+ * Puts a whole matrix or vector on the GPU.
+ * @param activations as {@link activationType} says.
+ */
 export function uploadWeight(
   scope: Scope,
   name: string,
   shape: Shape,
   values: Float32Array<ArrayBuffer>,
+  activations: FloatType,
   options: LoadOptions,
 ): Tensor<FloatType> | Nf4Weight | Int8Weight {
   const { storage = 'f32' } = options
@@ -58,7 +80,7 @@ export function uploadWeight(
     if (storage === 'nf4') return uploadNf4(scope, quantizeNf4(values, shape), name)
     if (storage === 'nf4-double') return uploadNf4(scope, quantizeNf4(values, shape, { doubleQuant: true }), name)
   }
-  return scope.upload(activationType(options), shape, values, name)
+  return scope.upload(weightType(shape, activations, options), shape, values, name)
 }
 
 /** Elements that are read and written at once. */
@@ -125,6 +147,7 @@ export async function loadWeights(
   const { storage = 'f32', onProgress = silent, signal } = options
   const dense = new Map<string, Tensor<FloatType>>()
   const quantized = new Map<string, Nf4Weight | Int8Weight>()
+  const activations = activationType(weights.config, options)
   const total = [...weights.recipes.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0)
   let done = 0
   let waiting = 0
@@ -153,7 +176,7 @@ export async function loadWeights(
       quantized.set(name, await quantizeRows(gpu, scope, name, shape, storage, read))
       continue
     }
-    const tensor = scope.empty(activationType(options), shape, name)
+    const tensor = scope.empty(weightType(shape, activations, options), shape, name)
     dense.set(name, tensor)
     const columns = shape.length === 1 ? 1 : shape[1]
     // Windows of rows begin at whole words whatever the dtype.

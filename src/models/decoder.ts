@@ -27,6 +27,7 @@ import type { Step } from '../runtime/step.ts'
 import { Tensor } from '../runtime/tensor.ts'
 import { type ForwardOptions, inputOf, type Network, runLayer } from './decoder-layer.ts'
 import {
+  activationType,
   type DecoderWeights,
   type LoadOptions,
   loadWeights,
@@ -83,15 +84,16 @@ export class Decoder implements Disposable {
     storage: WeightStorage = 'f32',
   ): Decoder {
     checkWeights(config, tensors)
+    const full = asModelConfig(config)
+    const activations = activationType(full, { storage })
     const scope = gpu.scope('decoder')
     const dense = new Map<string, Tensor<FloatType>>()
     const quantized = new Map<string, Nf4Weight | Int8Weight>()
     for (const [name, shape] of expectedTensors(config)) {
-      const weight = uploadWeight(scope, name, shape, toFloat32(tensors.get(name)!), { storage })
+      const weight = uploadWeight(scope, name, shape, toFloat32(tensors.get(name)!), activations, { storage })
       if (weight instanceof Tensor) dense.set(name, weight)
       else quantized.set(name, weight)
     }
-    const full = asModelConfig(config)
     return new Decoder(gpu, full, scope, { dense, quantized }, uploadRotations(scope, full))
   }
 
@@ -142,7 +144,7 @@ export class Decoder implements Disposable {
   /**
    * Logits of the token after each token.
    * @param ids u32 (B, T), T at most the context length.
-   * @returns (B, T, V) in the dtype of the weights.
+   * @returns (B, T, V) in the dtype of the activations.
    * @throws RangeError when the sequence is too long.
    */
   forward(step: Step, ids: Tensor<'u32'>, options: ForwardOptions = {}): Tensor<FloatType> {
@@ -173,7 +175,7 @@ export class Decoder implements Disposable {
   }
 
   #embed(step: Step, ids: Tensor<'u32'>): Tensor<FloatType> {
-    const rows = embedding(step, this.#weight('model.embed_tokens.weight'), ids)
+    const rows = cast(step, embedding(step, this.#weight('model.embed_tokens.weight'), ids), this.dtype)
     return this.config.embeddingScale === 1 ? rows : scale(step, rows, this.config.embeddingScale)
   }
 

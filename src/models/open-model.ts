@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { bitsandbytesWeights } from '../formats/bitsandbytes-weights.ts'
 import { ChatTemplate, chatTemplateOf } from '../formats/chat.ts'
@@ -46,6 +47,8 @@ export async function openModel(path: string): Promise<OpenModel> {
     for (const file of files) await file[Symbol.asyncDispose]()
   }
   try {
+    if (!path.endsWith('.gguf') && exists(path) && statSync(path).isFile())
+      throw new SyntaxError('it is no GGUF file; of a Hugging Face model give the folder, with config.json in it')
     const parts = path.endsWith('.gguf') ? await fromGguf(await open(path)) : await fromFolder(path, open)
     const { config, tokenizerJson, settings } = parts
     const tokenizer = loadTokenizer(tokenizerJson, settings)

@@ -62,7 +62,9 @@ export async function pullModel(what: string, options: PullOptions = {}): Promis
   }
   const [, id, file] = /^([^:]+)(?::(.+))?$/.exec(what) ?? []
   if (!id || !isHubId(id))
-    throw new UsageError(`Cannot pull ${what}: it is no path, and neither owner/name of the hub nor a URL`)
+    throw new UsageError(
+      `Cannot pull ${what}: there is no such file or folder, and it is neither owner/name of the hub nor a URL`,
+    )
   return pullFromHub(id, file === undefined ? options : { ...options, file })
 }
 

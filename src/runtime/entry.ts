@@ -1,17 +1,11 @@
 import type { DType, FloatType } from '../core/dtype.ts'
 import type { Tensor } from './tensor.ts'
 
-/** A kernel's WGSL, linked, for each storage type that it offers. */
-export interface KernelSource {
-  readonly f32?: string
-  readonly f16?: string
-}
-
-/** A storage buffer that an entry point reaches. `elem` is f32 or f16, the same for all of one dispatch. */
+/** A storage buffer that an entry point reaches. `elem` and `stored` are f32 or f16, each the same for all of one dispatch. */
 export interface Binding {
   readonly binding: number
   readonly access: 'read' | 'read_write'
-  readonly type: 'elem' | DType
+  readonly type: 'elem' | 'stored' | DType
   /** Scalars in one element: 4 for `array<vec4<f32>>`. */
   readonly width: number
 }
@@ -27,16 +21,27 @@ export interface Params {
 export interface Entry {
   readonly kernel: string
   readonly entry: string
-  readonly source: KernelSource
+  /** WGSL, linked with f32 for both storage types: {@link withTypes} writes others in. */
+  readonly source: string
+  /** Storage types of `elem` that it runs with. */
+  readonly types: readonly FloatType[]
   readonly bindings: Readonly<Record<string, Binding>>
   readonly params: Params | null
   readonly constants: Readonly<Record<string, string>>
 }
 
+/** `source` for activations of one storage type and weights of another. */
+export function withTypes(source: string, elem: FloatType, stored: FloatType): string {
+  const text = source
+    .replace('alias elem = f32;', `alias elem = ${elem};`)
+    .replace('alias stored = f32;', `alias stored = ${stored};`)
+  return text === source ? source : `enable f16;\n${text}`
+}
+
 /** The tensors that `E` must be given, by the names of its bindings in the WGSL. */
 export type Operands<E extends Entry> = {
   readonly [Name in keyof E['bindings']]: Tensor<
-    E['bindings'][Name]['type'] extends 'elem' ? FloatType : Extract<E['bindings'][Name]['type'], DType>
+    E['bindings'][Name]['type'] extends 'elem' | 'stored' ? FloatType : Extract<E['bindings'][Name]['type'], DType>
   >
 }
 

@@ -1,5 +1,6 @@
+import type { FloatType } from '../core/dtype.ts'
 import { GpuError } from '../core/errors.ts'
-import type { Entry } from './entry.ts'
+import { type Entry, withTypes } from './entry.ts'
 import type { Block } from './pool.ts'
 import type { Arena } from './queue.ts'
 import { unrolled } from './unroll.ts'
@@ -22,7 +23,7 @@ export interface BoundBlock {
 const compute = 0x4 // GPUShaderStage.COMPUTE
 const mostBindGroups = 16_384
 
-/** Compiles entry points once for each element type and set of constants, and keeps bind groups by their buffers. */
+/** Compiles entry points once for each pair of storage types and set of constants, and keeps bind groups by their buffers. */
 export class Pipelines {
   readonly #device: GPUDevice
   readonly #storedParams: boolean
@@ -43,14 +44,13 @@ export class Pipelines {
   }
 
   /**
-   * The pipeline of `entry` for one storage type.
+   * The pipeline of `entry` for activations and weights of these storage types.
    * @throws GpuError when f16 storage is asked of a kernel or an adapter that has none.
    */
-  get(entry: Entry, elem: 'f32' | 'f16', constants: Record<string, number>): Pipeline {
-    const variant = entry.source[elem] === undefined ? 'f32' : elem
-    let key = `${entry.kernel}.${entry.entry}.${variant}`
+  get(entry: Entry, elem: FloatType, stored: FloatType, constants: Record<string, number>): Pipeline {
+    let key = `${entry.kernel}.${entry.entry}.${elem}.${stored}`
     for (const name in constants) key += `.${name}=${constants[name]}`
-    return this.#pipelines.get(key) ?? this.#compile(entry, variant, constants, key)
+    return this.#pipelines.get(key) ?? this.#compile(entry, withTypes(entry.source, elem, stored), constants, key)
   }
 
   /** The bind group for `operands`, with the parameters behind `params` at a dynamic offset. */
@@ -75,16 +75,16 @@ export class Pipelines {
     this.#bindGroups.clear()
   }
 
-  #compile(entry: Entry, variant: 'f32' | 'f16', constants: Record<string, number>, key: string): Pipeline {
+  #compile(entry: Entry, source: string, constants: Record<string, number>, key: string): Pipeline {
     const label = `${entry.kernel}.${entry.entry}`
-    if (variant === 'f16' && !this.#device.features.has('shader-f16'))
+    if (source.startsWith('enable f16;') && !this.#device.features.has('shader-f16'))
       throw new GpuError(`Cannot run ${label} with f16 storage: this adapter has no shader-f16; use f32 tensors`)
-    const constant = withConstants(entry.source[variant]!, constants)
+    const constant = withConstants(source, constants)
     const plain = this.#writesOut && /^(matmul|packed|gemv)/.test(entry.kernel) ? unrolled(constant) : constant
     const code = this.#storedParams ? plain.replaceAll('var<uniform>', 'var<storage, read>') : plain
     let module = this.#modules.get(code)
     if (!module) {
-      module = this.#device.createShaderModule({ code, label: `${entry.kernel}.${variant}` })
+      module = this.#device.createShaderModule({ code, label: entry.kernel })
       this.#modules.set(code, module)
     }
     const entries: GPUBindGroupLayoutEntry[] = Object.values(entry.bindings).map(({ binding, access }) => ({

@@ -52,7 +52,7 @@ export class Step extends Scope {
    * @throws TypeError when the dtypes of the operands do not fit the shader.
    */
   run<E extends Entry>(entry: E, operands: Operands<E>, params: ParamValues<E>, dispatch: Dispatch<E>): void {
-    let elem: FloatType | undefined
+    const types: { elem?: FloatType; stored?: FloatType } = {}
     let bytes = 0
     const bound: BoundBlock[] = []
     for (const name in entry.bindings) {
@@ -62,11 +62,10 @@ export class Step extends Scope {
         throw new ResourceError(
           `Cannot run ${entry.kernel}.${entry.entry}: ${name} ${showShape(tensor.shape)} is larger than one binding of this adapter`,
         )
-      if (type === 'elem') elem ??= tensor.dtype as FloatType
-      if (tensor.dtype !== (type === 'elem' ? elem : type))
-        throw new TypeError(
-          `Cannot run ${entry.kernel}.${entry.entry}: ${name} must be ${type === 'elem' ? elem : type}, got ${tensor.dtype}`,
-        )
+      if (type === 'elem' || type === 'stored') types[type] ??= tensor.dtype as FloatType
+      const wanted = type === 'elem' || type === 'stored' ? types[type] : type
+      if (tensor.dtype !== wanted)
+        throw new TypeError(`Cannot run ${entry.kernel}.${entry.entry}: ${name} must be ${wanted}, got ${tensor.dtype}`)
       if (width > 1 && tensor.size % width !== 0)
         throw new RangeError(
           `Cannot run ${entry.kernel}.${entry.entry}: ${name} ${showShape(tensor.shape)} must be a multiple of ${width}`,
@@ -77,7 +76,8 @@ export class Step extends Scope {
     this.#count(dispatch.flops, dispatch.bytes ?? bytes)
     const { queue, pipelines, pool } = this.gpu
     if (pool.imagining) return
-    const pipeline = pipelines.get(entry, elem ?? 'f32', (dispatch.constants ?? {}) as Record<string, number>)
+    const { elem = 'f32', stored = elem } = types
+    const pipeline = pipelines.get(entry, elem, stored, (dispatch.constants ?? {}) as Record<string, number>)
     const values = queue.pushParams(entry, params)
     const layout = values ? { ...entry.params!, arena: values.arena } : null
     const command = {

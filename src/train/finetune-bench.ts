@@ -12,7 +12,6 @@ import { mul } from '../kernels/elementwise.ts'
 import type { LoraPair } from '../kernels/lora.ts'
 import { rowSum, sum } from '../kernels/reduce.ts'
 import { Decoder, type LinearUpdates } from '../models/decoder.ts'
-import { activationType } from '../models/decoder-weights.ts'
 import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
@@ -62,10 +61,11 @@ export class FinetuneBench implements Disposable {
   static async open(options: FinetuneOptions, base: BaseModel, rows: CachedRows, saved?: SavedFinetune) {
     const { gpu, settings, onProgress, signal } = options
     const data = new FinetuneData(rows, settings)
-    const precision = settings.precision === 'f16' ? { dtype: settings.precision } : {}
-    const load = { storage: settings.base, ...precision, onProgress, ...(signal && { signal }) }
-    if (activationType(load) === 'f16' && !gpu.capabilities.f16)
-      throw new ResourceError(`Cannot finetune in f16 on ${gpu.name}: it computes in f32 alone; give --precision f32`)
+    const load = { storage: settings.base, dtype: settings.precision, onProgress, ...(signal && { signal }) }
+    const half = [['--base', settings.base] as const, ['--precision', settings.precision] as const]
+    for (const [option, type] of half)
+      if (type === 'f16' && !gpu.capabilities.f16)
+        throw new ResourceError(`Cannot finetune in f16 on ${gpu.name}: it computes in f32 alone; give ${option} f32`)
     const model = await Decoder.open(gpu, base.weights, load)
     return new FinetuneBench(gpu, model, data, settings, saved)
   }

@@ -80,7 +80,7 @@ export function checkFinetune(settings: FinetuneSettings, config: DecoderConfig)
   }
   if (settings.length > config.contextLength)
     throw new RangeError(
-      `Cannot finetune on rows of ${settings.length} tokens: the model's context is ${config.contextLength}; give --length`,
+      `Cannot finetune on rows of ${settings.length} tokens: the model's context is ${config.contextLength}; give --length ${config.contextLength} or less`,
     )
   const names = Object.keys(linearShapes(config)) as LinearName[]
   const kinds = names.map((name) => name.slice(name.indexOf('.') + 1))

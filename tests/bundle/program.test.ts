@@ -1,13 +1,17 @@
 import { execFileSync, spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { buildPages } from '../../scripts/build-page.ts'
+import { withoutGradients } from '../../scripts/inference-only.ts'
 import { withProgram } from '../../src/bundle/repack.ts'
 import { assertVerified, verifyBundle } from '../../src/bundle/verify.ts'
 import { FolderFiles } from '../../src/host/files.ts'
 import { readProgram } from '../../src/host/program.ts'
 import { NexusModel } from '../../src/inference/nexus-model.ts'
+import * as kernels from '../../src/kernels/wgsl.gen.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 import { text, tinyBundle, trainedRouter } from './tiny-bundle.ts'
 
@@ -70,6 +74,34 @@ test('its program keeps to restrictions, says what is wrong and verifies itself'
   await writeFile(path, text('MIX\n'))
   expect(run('--prompt', 'abc')).toMatchObject({ status: 4, stderr: expect.stringContaining('LICENSE was altered') })
   await writeFile(path, before)
+})
+
+test('neither the program nor the page of a bundle carries a kernel of a gradient', async () => {
+  const names = Object.values(kernels).flatMap((kernel) => Object.values(kernel).map(({ entry }) => entry))
+  const backward = names.filter((name) => name.includes('backward'))
+  expect(backward.length).toBeGreaterThan(30)
+  // Such a text has every entry point there is; the ones that run models are looked for in the same way.
+  const functions = (text: string) => new Set(Array.from(text.matchAll(/\bfn (\w+)\(/g), ([, name]) => name))
+  expect([...functions(readFileSync(join(root, 'src/kernels/wgsl.gen.ts'), 'utf8'))]).toEqual(
+    expect.arrayContaining(names),
+  )
+  await buildPages(join(folder, 'pages'))
+  const page = readFileSync(join(folder, 'pages/page/src/worker.js'), 'utf8')
+  for (const text of [new TextDecoder().decode(readProgram().get('src/nexus.mjs')), page]) {
+    const found = functions(text)
+    expect([...found]).toEqual(expect.arrayContaining(['forward', 'forward_lora', 'rotate', 'choose']))
+    expect([...found].filter((name) => name.includes('backward'))).toEqual([])
+  }
+  // The playground trains.
+  const trained = functions(readFileSync(join(folder, 'pages/playground/src/worker.js'), 'utf8'))
+  expect([...trained]).toEqual(expect.arrayContaining(['backward_lora', 'backward_q']))
+})
+
+test('gradients of ops are left out of code by their place in it', () => {
+  const code =
+    "const y = step.node('a', made(b, [c]), [x, '),'], (dy) => { return [f(dy, {}), `x, y)`]; }); more(y, z);"
+  expect(withoutGradients(code)).toBe("const y = step.node('a', made(b, [c]), [x, '),'], \"none\"); more(y, z);")
+  expect(() => withoutGradients("this.node('a', b)(c)")).toThrow('Cannot read this.node(')
 })
 
 test('the program is free of training, deterministic, and replaced as a whole', async () => {

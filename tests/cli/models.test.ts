@@ -68,11 +68,26 @@ test('exit codes and one line each: damage 1, wrong words 2', async () => {
     [['convert', teacher, 'x', '--to', 'q4'], 'Allowed choices are f16, bf16, f32, nf4, nf4-double, int8'],
     [['convert', teacher, 'x', '--to', 'f16', '--shard-size', 'big'], '5GB'],
     [['convert', teacher, '.', '--to', 'f16'], 'there already'],
+    [['generate', teacher, '--prompt', 'a'], 'is a model, not a bundle. Continue a text with: nexus chat'],
+    [['pull', './nothing'], 'there is no such file or folder'],
   ] as const) {
     const ran = await nexus(...args)
     expect([ran.code, ran.stdout]).toEqual([2, ''])
     expect(ran.stderr).toContain(reason)
   }
+  const text = join(work, 'words.txt')
+  writeFileSync(text, 'These are words.')
+  for (const [command, reason] of [
+    ['chat', 'words.txt: it is no GGUF file; of a Hugging Face model give the folder'],
+    ['show', 'it is another kind of file, or damaged'],
+  ]) {
+    const other = await nexus(command, text)
+    expect([other.code, other.stderr.split('\n').length]).toEqual([1, 2])
+    expect(other.stderr).toContain(reason)
+  }
+  const far = await nexus('perplexity', teacher, join(import.meta.dirname, '../../README.md'))
+  expect(far.stderr).toMatch(/^nexus: Cannot encode "# Nexus.{0,60}…": the vocabulary lacks .*\n$/)
+  expect((await nexus('profile', '--help')).stdout).not.toMatch(/default: (\[|\{|false)/)
   const missing = await nexus('pull', 'nothing/here', '--json')
   expect(missing.code).toBe(1)
   expect(JSON.parse(missing.stdout)).toMatchObject({ event: 'error', name: 'NetworkError' })

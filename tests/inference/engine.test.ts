@@ -4,10 +4,13 @@ import { expect, test } from 'vitest'
 import { Adapter } from '../../src/adapters/adapter.ts'
 import { Random } from '../../src/core/random.ts'
 import type { DecoderConfig } from '../../src/formats/model-config.ts'
+import { cpuTensor } from '../../src/formats/tensor.ts'
 import { Engine, type RowOptions } from '../../src/inference/engine.ts'
 import { generate } from '../../src/inference/generate.ts'
+import { measurePerplexity } from '../../src/inference/perplexity.ts'
 import { argmax } from '../../src/kernels/select.ts'
 import { Decoder } from '../../src/models/decoder.ts'
+import { randomTensors } from '../../src/models/random-tensors.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
 
 const config: DecoderConfig = {
@@ -42,6 +45,26 @@ test('cached, chunked and replayed generation equals running the whole sequence 
     using engine = new Engine(model, options)
     for (const ids of prompts)
       expect((await collect(engine, [{ ids, maxTokens: 20 }]))[0]).toEqual(await naive(model, ids, 20))
+  }))
+
+test('logits that are not finite are an error that says what to do', () =>
+  withoutLeaks(async () => {
+    const tensors = new Map(randomTensors(config, new Random(2), 0.3))
+    const large = new Float32Array(32 * 48).fill(6e4)
+    tensors.set('model.layers.0.mlp.down_proj.weight', cpuTensor('F32', [32, 48], large))
+    for (const storage of gpu.capabilities.f16 ? (['f16', 'f32'] as const) : (['f32'] as const)) {
+      using model = Decoder.load(gpu, config, tensors, storage)
+      using engine = new Engine(model, { ...options, cacheType: storage })
+      const made = collect(engine, [{ ids: [1, 2, 3], maxTokens: 3 }])
+      if (storage === 'f32') expect((await made)[0]).toHaveLength(3)
+      else await expect(made).rejects.toThrow(/Cannot generate token 1: .* NaN .* activations in f32 .*--precision f32/)
+    }
+    tensors.set('model.norm.weight', cpuTensor('F32', [32], new Float32Array(32).fill(Number.POSITIVE_INFINITY)))
+    using broken = Decoder.load(gpu, config, tensors)
+    using engine = new Engine(broken, options)
+    await expect(collect(engine, [{ ids: [1], maxTokens: 1 }])).rejects.toThrow('its weights, or those of the adapter')
+    const measured = measurePerplexity(broken, [1, 2, 3])
+    await expect(measured).rejects.toThrow('Cannot measure token 1: the model gives NaN or infinity')
   }))
 
 test('rows of a batch do not see each other, and may want different numbers of tokens', () =>

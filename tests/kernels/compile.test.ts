@@ -1,7 +1,8 @@
 import { afterAll, expect, test } from 'vitest'
 import { create } from 'webgpu'
+import type { FloatType } from '../../src/core/dtype.ts'
 import * as kernels from '../../src/kernels/wgsl.gen.ts'
-import type { Entry } from '../../src/runtime/entry.ts'
+import { type Entry, withTypes } from '../../src/runtime/entry.ts'
 import { withConstants } from '../../src/runtime/pipelines.ts'
 import { gpu } from '../gpu.ts'
 
@@ -29,8 +30,12 @@ afterAll(() => units?.device.destroy())
 test.each(entries.map((entry) => [`${entry.kernel}.${entry.entry}`, entry] as const))(
   '%s compiles',
   async (_, entry) => {
-    const variants = Object.entries(entry.source).filter(([elem]) => elem === 'f32' || gpu.capabilities.f16)
-    for (const [elem, code] of variants) {
+    const types: [FloatType, FloatType][] = entry.types.map((elem) => [elem, elem])
+    if (Object.values(entry.bindings).some(({ type }) => type === 'stored') && types.length > 1)
+      types.push(['f32', 'f16'])
+    for (const [elem, stored] of types) {
+      if (stored === 'f16' && !gpu.capabilities.f16) continue
+      const code = withTypes(entry.source, elem, stored)
       const units = code.includes('subgroup_matrix')
       const device = units ? await deviceWithUnits() : gpu.device
       // A workgroup must be whole subgroups, and those of the device without hardware are large.
@@ -40,7 +45,7 @@ test.each(entries.map((entry) => [`${entry.kernel}.${entry.entry}`, entry] as co
       device.pushErrorScope('validation')
       const module = device.createShaderModule({ code: withConstants(code, constants) })
       device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: entry.entry } })
-      expect((await device.popErrorScope())?.message, elem).toBeUndefined()
+      expect((await device.popErrorScope())?.message, `${elem} ${stored}`).toBeUndefined()
     }
   },
 )

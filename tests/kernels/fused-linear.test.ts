@@ -18,6 +18,7 @@ import { gpu, withoutLeaks } from '../gpu.ts'
 type Make = (step: Step, dtype: FloatType, values: Float32Array, n: number, k: number) => LinearWeight
 const kinds: Record<string, Make> = {
   dense: (step, dtype, values, n, k) => step.upload(dtype, [n, k], values),
+  'dense in f16': (step, _, values, n, k) => step.upload('f16', [n, k], values),
   nf4: (step, _, values, n, k) => uploadNf4(step, quantizeNf4(values, [n, k])),
   'nf4 nested': (step, _, values, n, k) => uploadNf4(step, quantizeNf4(values, [n, k], { doubleQuant: true })),
   int8: (step, _, values, n, k) => uploadInt8(step, quantizeInt8(values, [n, k])),

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
+import { cast } from '../../src/kernels/copy.ts'
 import { linear, matmul } from '../../src/kernels/matmul.ts'
 import { type ProductTier, productTiers, productWork } from '../../src/kernels/product.ts'
 import { checkOp, expectClose } from '../check-op.ts'
@@ -212,13 +213,38 @@ test('sums stay accurate over long rows with channels 60 times larger', async ()
   }
 })
 
+// It is read as it would be after a cast: every sum has the same terms in the same order.
+test.runIf(gpu.capabilities.f16)('a factor in f16 under f32 gives the bits that its cast gives', async () => {
+  const random = new Random(6)
+  for (const [m, n, k] of [
+    [2, 68, 288],
+    [37, 44, 132],
+    [7, 5, 6],
+  ]) {
+    using step = gpu.step()
+    const x = step.upload('f32', [m, k], random.normals(m * k))
+    x.requiresGrad = true
+    const half = step.upload('f16', [n, k], random.normals(n * k))
+    const seed = step.upload('f32', [m, n], random.normals(m * n))
+    const runs = [half, cast(step, half, 'f32')].map((weight) => {
+      const y = linear(step, x, weight)
+      return [y, step.backward(y, { seed, retain: [x] }).get(x)]
+    })
+    const [got, want] = await Promise.all(runs.map((run) => Promise.all(run.map((tensor) => step.read(tensor)))))
+    expect(got).toEqual(want)
+    expect(got.every((values) => values.every(Number.isFinite))).toBe(true)
+  }
+})
+
 test('matmul says what does not fit', () => {
   using step = gpu.step()
   const a = step.filled('f32', [2, 3], 1)
   expect(() => matmul(step, a, step.filled('f32', [4, 5], 1))).toThrow(
     'Cannot matmul a [2,3] with b [4,5]: the inner dimensions are 3 and 4',
   )
-  expect(() => matmul(step, a, step.filled('f16' as 'f32', [3, 5], 1))).toThrow('b must be f32, got f16')
+  const half = step.filled('f16' as 'f32', [3, 3], 1)
+  expect(() => matmul(step, half, step.filled('f32', [3, 5], 1))).toThrow('Cannot matmul a f16 with b f32')
+  expect(() => matmul(step, step.filled('f32', [3, 5], 1), half, { transposeA: true })).toThrow('b f16')
 })
 
 test('matmul can be differentiated twice', async () => {

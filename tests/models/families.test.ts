@@ -5,7 +5,7 @@ import { afterAll, expect, test } from 'vitest'
 import '../../src/kernels/add.ts'
 import { parseSafetensors, writeSafetensors } from '../../src/formats/safetensors.ts'
 import { planShards, shardIndexName } from '../../src/formats/shards.ts'
-import { toFloat32 } from '../../src/formats/tensor.ts'
+import { cpuTensor, toFloat32 } from '../../src/formats/tensor.ts'
 import { Engine } from '../../src/inference/engine.ts'
 import { Decoder } from '../../src/models/decoder.ts'
 import { openModel } from '../../src/models/open-model.ts'
@@ -49,6 +49,34 @@ test('there is a golden model of every family', () => {
     ...['qwen2', 'qwen2-sliding', 'qwen3'],
   ])
 })
+
+test.runIf(gpu.capabilities.f16)('Gemma 3 in f16 keeps activations in f32: they pass the range of f16', () =>
+  withoutLeaks(async () => {
+    const { tensors, metadata } = parseSafetensors(new Uint8Array(readFileSync(join(golden, 'gemma3.safetensors'))))
+    const ids = [...new Int32Array(tensors.get('ids')!.data.slice().buffer)]
+    const folder = join(work, 'large')
+    mkdirSync(folder)
+    writeFileSync(join(folder, 'config.json'), metadata.config)
+    writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(tokenizer))
+    // The norm behind the first FFN lifts the residual stream, as in the real models.
+    const norm = 'model.layers.0.post_feedforward_layernorm.weight'
+    const { shape } = tensors.get(norm)!
+    const weights = new Map([...tensors].filter(([key]) => key.startsWith('model.')))
+    weights.set(norm, cpuTensor('F32', shape, new Float32Array(shape[0]).fill(1e5)))
+    writeFileSync(join(folder, 'model.safetensors'), writeSafetensors(weights, { format: 'pt' }))
+    await using files = await openModel(folder)
+    await expect(Decoder.open(gpu, files.weights, { dtype: 'f16' })).rejects.toThrow(
+      'Cannot run gemma3 with activations in f16',
+    )
+    using half = await Decoder.open(gpu, files.weights, { storage: 'f16' })
+    using full = await Decoder.open(gpu, files.weights)
+    expect(half.dtype).toBe('f32')
+    expect(half.weightBytes).toBeLessThan(0.52 * full.weightBytes)
+    using step = gpu.step()
+    const [got, want] = [half, full].map((model) => model.forward(step, step.upload('u32', [1, ids.length], ids)))
+    expectClose('logits', await step.read(got), await step.read(want), 5e-3)
+  }),
+)
 
 test.each(names)('%s: a folder, whole and in shards, and a GGUF file give the logits of transformers', (name) =>
   withoutLeaks(async () => {

@@ -22,7 +22,7 @@ test.each(['nf4', 'nf4-double', 'int8'] as const)(
       const values = new Random(3).normals(37 * 40)
       using scope = gpu.scope('test')
       const name = 'x_proj.weight'
-      const whole = uploadWeight(scope, name, shape, values, { storage })
+      const whole = uploadWeight(scope, name, shape, values, 'f32', { storage })
       const read = async (first: number, count: number) => values.slice(first * 40, (first + count) * 40)
       const pieces = await quantizeRows(gpu, scope, name, shape, storage, read, 400)
       const parts = async (weight: object) => {

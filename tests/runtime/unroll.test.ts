@@ -39,7 +39,7 @@ test.each(Object.entries({ matmul, matmulLanes, packed, packedLanes, gemv, packe
   '%s still compiles when it is written out',
   async (_, kernel) => {
     for (const entry of Object.values(kernel) as Entry[]) {
-      const code = unrolled(withConstants(entry.source.f32!, {}))
+      const code = unrolled(withConstants(entry.source, {}))
       gpu.device.pushErrorScope('validation')
       const module = gpu.device.createShaderModule({ code })
       gpu.device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: entry.entry } })

@@ -1,7 +1,7 @@
 // What the kernels for y = a · b share: sizes, operands, and the three ways to store a tile of sums.
 //   y (batch, m, n)   a (m, k), or (k, m) with a_transposed   b (k, n), or (n, k) with b_transposed
 // An invocation owns 8 rows × 8 columns of y; a workgroup has `across` × `down` of them side by side.
-import package::lib::elem::elem;
+import package::lib::elem::{elem, stored};
 import package::lib::activation::activated;
 
 struct Params {
@@ -11,7 +11,7 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> a: array<vec4<elem>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<elem>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<stored>>;
 @group(0) @binding(3) var<storage, read_write> y: array<elem>;
 @group(0) @binding(4) var<storage, read> base: array<elem>;
 @group(0) @binding(3) var<storage, read_write> parts: array<f32>;
