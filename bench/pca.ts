@@ -24,7 +24,7 @@ const config: DecoderConfig = {
   ...{ vocabularySize: 64, width: 576, layers: 2, heads: 9, kvHeads: 3, headSize: 64, ffnWidth: 1536 },
   ...{ normEps: 1e-5, ropeTheta: 1e5, contextLength: 2048, tiedHead: true, eosId: 0 },
 }
-const [rows, tokens] = [8, 64]
+const [rows, tokens] = [profileDefaults.batch, 64]
 
 /** What the PCAs of a layer cost. */
 export interface PcaShare {
@@ -47,7 +47,9 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
       weights: new Float32Array(tokens).fill(1),
     })),
   )
-  const plan = planCollection(config, { ...profileDefaults, forwardFlops: forwardFlops(decoder, batch) })
+  const plan = planCollection(config, {
+    ...{ ...profileDefaults, forwardFlops: forwardFlops(decoder, batch), batchTokens: rows * tokens },
+  })
   const indices = pickTokens(batch, 0, plan.stride)
   using stack = new DisposableStack()
   const collectors = new Map<string, StreamingPca>()

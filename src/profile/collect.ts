@@ -4,8 +4,8 @@ import type { OnProgress } from '../core/progress.ts'
 import type { Tokenizer } from '../formats/tokenizer.ts'
 import { accumulate } from '../kernels/centre.ts'
 import { embedding } from '../kernels/embedding.ts'
+import { headArgmax } from '../kernels/head-select.ts'
 import { cosine, squaredError } from '../kernels/row-distance.ts'
-import { argmax } from '../kernels/select.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import type { Decoder } from '../models/decoder.ts'
 import { outlierTokens } from '../pca/massive.ts'
@@ -172,7 +172,7 @@ class Collection implements Disposable {
       this.#outliers.push({ share: rows.length / norms.length, positions })
     }
     if (wantsRaw) {
-      const best = await step.read(argmax(step, decoder.head(step, hidden)))
+      const best = await step.read(headArgmax(step, decoder.normed(step, hidden), decoder.headWeight))
       for (let r = 0; r < batch.rows && this.#raw.length < mostRawOutputs; r++) {
         const row = (values: Uint32Array) =>
           tokenizer.decode([...values.subarray(r * batch.tokens, r * batch.tokens + batch.used[r])])

@@ -77,23 +77,31 @@ export interface CollectionBudget {
   readonly share: number
   /** Operations of the forward pass for a token. */
   readonly forwardFlops: number
+  /** Tokens of a batch. */
+  readonly batchTokens: number
 }
 
-/** The update of a covariance beside its products: sums, folds, and a kernel a little slower than a product of matrices. */
+/** The rows of an update beside its products: they are gathered and summed, and need a kernel a little slower than a product. */
 const overhead = 1.25
+/**
+ * Operations that a byte of memory stands for. An update adds to a whole triangle however few rows it has, which moves 16
+ * bytes a number. Measured on a GPU in software; a large GPU has the same balance.
+ */
+const flopsPerByte = 12
 
 /**
  * Plans the passes: exact covariances while a dimension allows it, Frequent Directions above; as many layers a pass as
- * memory holds; and of the tokens as many as the share of the forward pass allows, the same for every site.
+ * memory holds; and of the tokens as many as the share of the forward pass allows, the same for every site. What updates
+ * cost however many tokens they take comes off the share first, but for a quarter.
  */
 export function planCollection(
   config: DecoderConfig,
-  { memory, share, forwardFlops }: CollectionBudget,
+  { memory, share, forwardFlops, batchTokens }: CollectionBudget,
 ): CollectionPlan {
   const streamed = sitesOf(config).filter(({ from }) => !from)
   const methods: Record<string, StreamingMethod> = {}
   const passes: string[][] = [[]]
-  let [used, most, flops] = [0, 0, 0]
+  let [used, most, flops, folded] = [0, 0, 0, 0]
   for (let layer = 0; layer < config.layers; layer++) {
     const own = streamed.filter((site) => site.layer === layer)
     let bytes = 0
@@ -103,6 +111,7 @@ export function planCollection(
       bytes += choice.bytes
       // A sketch of ℓ = 64 costs about 8 ℓ a number.
       flops += choice.method === 'covariance' ? dimension * (dimension + 1) : 512 * dimension
+      if (choice.method === 'covariance') folded += 2 * choice.bytes
     }
     if (used > 0 && used + bytes > memory) {
       passes.push([])
@@ -112,6 +121,8 @@ export function planCollection(
     most = Math.max(most, used)
     passes.at(-1)!.push(...own.map(({ name }) => name))
   }
-  const stride = Math.max(1, Math.ceil((overhead * flops) / (share * forwardFlops)))
+  const budget = share * forwardFlops
+  const left = Math.max(budget - (flopsPerByte * folded) / batchTokens, budget / 4)
+  const stride = Math.max(1, Math.ceil((overhead * flops) / left))
   return { passes, methods, stride, bytes: most }
 }

@@ -162,21 +162,25 @@ test('an output wider than its input is a sketch that lost nothing', async () =>
 
 test('the plan keeps to its memory and to its share of the forward pass, and says how', () => {
   const wide = { ...config, layers: 30, width: 576, heads: 9, headSize: 64, ffnWidth: 1536 }
-  const forwardFlops = 212e6
-  const one = planCollection(wide, { memory: 2 ** 31, share: 0.12, forwardFlops })
+  const [forwardFlops, batchTokens] = [212e6, 1280]
+  const one = planCollection(wide, { memory: 2 ** 31, share: 0.12, forwardFlops, batchTokens })
   expect(one.passes).toHaveLength(1)
   expect(new Set(Object.values(one.methods))).toEqual(new Set(['covariance']))
   const flops = sitesOf(wide)
     .filter(({ from }) => !from)
     .reduce((sum, { dimension }) => sum + dimension * (dimension + 1), 0)
   expect(flops / one.stride / forwardFlops).toBeLessThan(0.12)
-  const several = planCollection(wide, { memory: 2 ** 27, share: 1, forwardFlops })
+  // Updates of few tokens move as much memory as those of many: fewer tokens are taken, but never none.
+  const stride = (tokens: number) =>
+    planCollection(wide, { memory: 2 ** 31, share: 0.12, forwardFlops, batchTokens: tokens }).stride
+  expect([stride(64), stride(512), stride(8192)]).toEqual([22, 22, 6])
+  const several = planCollection(wide, { memory: 2 ** 27, share: 1, forwardFlops, batchTokens })
   expect(several.passes.length).toBeGreaterThan(2)
   expect(several.bytes).toBeLessThanOrEqual(2 ** 27)
   expect(several.stride).toBe(1)
   expect(several.passes.flat()).toEqual(one.passes.flat())
   // Above 4,096 dimensions a covariance would be too large for any machine.
-  const large = planCollection({ ...wide, ffnWidth: 11008 }, { memory: 2 ** 31, share: 1, forwardFlops })
+  const large = planCollection({ ...wide, ffnWidth: 11008 }, { memory: 2 ** 31, share: 1, forwardFlops, batchTokens })
   expect(large.methods['0.ffn.hidden']).toBe('frequent-directions')
   expect(large.methods['0.ffn.input']).toBe('covariance')
 })
