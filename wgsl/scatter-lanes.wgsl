@@ -1,8 +1,9 @@
 // total += sum over rows r of weights[r] * z zᵀ,   z = x[r] - shift, as in scatter.wgsl, and into the same packed triangle;
 // the lanes of a subgroup lend each other columns, as lib/lanes.wgsl says. x (rows, 4 * width)   weights (rows)
 // A workgroup makes 4 * lent rows × 4 * across columns of the matrix: a lane has four columns, and loads four of those that
-// stand for rows, which a shuffle gives to all. Two loads of a row meet 64 * lent products; tiles below the diagonal end.
-// Every `span` rows the sums go into the pair hi + lo: nothing else is written. Rows of weight 0 are not read.
+// stand for rows, which a shuffle gives to all; four rows at a time, or the sums would go to memory and back for each.
+// Tiles below the diagonal end. Every `span` rows the sums go into the pair hi + lo: nothing else is written. Rows of
+// weight 0 may hold anything: they are loaded, since a branch costs more, and thrown away.
 import package::lib::elem::elem;
 import package::lib::pairs::{added, Pair};
 
@@ -17,7 +18,7 @@ struct Params { width: u32, rows: u32, zero: u32 }
 override lent: u32 = 8; // lanes that lend, a power of two and at most those of a subgroup
 override across: u32 = 8; // lanes of a workgroup, at least `lent`
 const tall = 4u * lent;
-const span = 256u; // rows that one f32 sum may run over
+const span = 512u; // rows that one f32 sum may run over
 
 @compute @workgroup_size(across)
 fn blocks(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32,
@@ -32,12 +33,21 @@ fn blocks(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
   var sum: array<vec4f, tall>;
   for (var first = 0u; first < p.rows; first += span) {
     for (var r = 0u; r < tall; r++) { sum[r] = vec4f(); }
-    for (var row = first; row < min(first + span, p.rows); row++) {
-      let weight = weights[row];
-      if (weight != 0.0) {
-        let left = vec4f(x[row * p.width + left_at]) - left_shift;
-        let right = weight * (vec4f(x[row * p.width + right_at]) - right_shift);
-        for (var r = 0u; r < tall; r++) { sum[r] += subgroupShuffle(left[r % 4u], r / 4u) * right; }
+    let end = min(first + span, p.rows);
+    for (var row = first; row < end; row += 4u) {
+      var left: array<vec4f, 4>;
+      var right: array<vec4f, 4>;
+      for (var i = 0u; i < 4u; i++) {
+        let at = min(row + i, end - 1u);
+        let weight = select(0.0, weights[at], end > row + i);
+        let counts = vec4<bool>(weight != 0.0);
+        left[i] = select(vec4f(), vec4f(x[at * p.width + left_at]) - left_shift, counts);
+        right[i] = select(vec4f(), weight * (vec4f(x[at * p.width + right_at]) - right_shift), counts);
+      }
+      for (var r = 0u; r < tall; r++) {
+        var l: vec4f;
+        for (var i = 0u; i < 4u; i++) { l[i] = subgroupShuffle(left[i][r % 4u], r / 4u); }
+        sum[r] += l.x * right[0] + l.y * right[1] + l.z * right[2] + l.w * right[3];
       }
     }
     // Block row i of block column j, of those that there are in the upper triangle.

@@ -72,7 +72,7 @@ const wantedInvocations = 2 ** 15
  * total += Σ weights[r] · (x[r] − shift)(x[r] − shift)ᵀ, the upper triangle as {@link unpackTriangle} reads it.
  * @param total of {@link triangleSize}(C) numbers; it outlives the step.
  * @param x f32 or f16 (rows, C), C a multiple of four.
- * @param weights f32 (rows). Rows of weight 0 are not read.
+ * @param weights f32 (rows). Rows of weight 0 may hold anything.
  * @param shift f32 (C).
  * @param tier the kernel; what suits the GPU unless told.
  * @throws RangeError when the sizes do not fit.
@@ -104,6 +104,9 @@ function usualScatter({ software, capabilities }: Gpu): ScatterTier {
   return software && capabilities.subgroups ? 'lanes' : 'blocks'
 }
 
+/** Rows that the lanes kernel sums before it adds to the pair: its `span`. */
+const mostLentRows = 512
+
 type Scatter = (step: Step, total: PairSum, x: Tensor<FloatType>, weights: Tensor<'f32'>, shift: Tensor<'f32'>) => void
 
 const lentScatter: Scatter = (step, { hi, lo }, x, weights, shift) => {
@@ -113,7 +116,7 @@ const lentScatter: Scatter = (step, { hi, lo }, x, weights, shift) => {
   step.run(scatterLanes.blocks, { x, weights, shift, hi, lo }, params, {
     workgroups: [Math.ceil(columns / (4 * across)), Math.ceil(columns / (4 * lent))],
     flops: rows * columns * (columns + 1),
-    bytes: x.bytes + 16 * Math.ceil(rows / mostRowsEach) * hi.size,
+    bytes: x.bytes + 16 * Math.ceil(rows / mostLentRows) * hi.size,
     constants: { lent, across },
   })
 }
@@ -141,7 +144,7 @@ const slicedScatter: Scatter = (step, total, x, weights, shift) => {
  * total += Σ weights[r] · (x[r] − shift), column by column; of the squares when `squared`.
  * @param total of C numbers; it outlives the step.
  * @param x f32 or f16 (rows, C), C a multiple of four.
- * @param weights f32 (rows). Rows of weight 0 are not read.
+ * @param weights f32 (rows). Rows of weight 0 may hold anything.
  * @param shift f32 (C).
  * @throws RangeError when the sizes do not fit.
  */

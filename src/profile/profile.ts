@@ -22,6 +22,8 @@ import { SnapshotFile } from './snapshot-file.ts'
 export interface ProfileSettings {
   /** Samples a batch, fewer where they are long. */
   readonly batch: number
+  /** Tokens that a PCA takes in at once, from as many batches as they need; they wait on the GPU. */
+  readonly pooled: number
   /** Operations for the PCAs, as a share of the forward pass's. */
   readonly share: number
   /** Bytes on the GPU for the PCAs of one pass. */
@@ -40,7 +42,7 @@ export interface ProfileSettings {
 
 /** What a profile has unless told. */
 export const profileDefaults: ProfileSettings = {
-  ...{ batch: 20, share: 0.14, memory: 2 ** 31, headSamples: 32, ablate: 12, heldOutTokens: 512 },
+  ...{ batch: 8, pooled: 512, share: 0.14, memory: 2 ** 31, headSamples: 32, ablate: 12, heldOutTokens: 512 },
   ...{ saveEvery: 0, keepState: false },
 }
 
@@ -99,9 +101,8 @@ export async function profileCapability(work: ProfileWork): Promise<Profile> {
   const part = join(folder, 'partial')
   const longest = Math.max(...samples.map(({ weights }) => weights.length))
   const batches = batchesOf(samples, Math.max(1, Math.min(settings.batch, Math.floor(mostBatchTokens / longest))))
-  const [{ rows, tokens }] = batches
   const flops = forwardFlops(decoder, batches[0])
-  const plan = planCollection(decoder.config, { ...settings, forwardFlops: flops, batchTokens: rows * tokens })
+  const plan = planCollection(decoder.config, { ...settings, forwardFlops: flops })
   const passes: CollectFacts[] = []
   const pathOf = (pass: number) => join(part, `pass-${pass}.safetensors`)
   for (const [pass] of plan.passes.entries()) {

@@ -77,41 +77,41 @@ export interface CollectionBudget {
   readonly share: number
   /** Operations of the forward pass for a token. */
   readonly forwardFlops: number
-  /** Tokens of a batch. */
-  readonly batchTokens: number
+  /** Tokens that a PCA takes in at once. */
+  readonly pooled: number
 }
 
-/** The rows of an update beside its products: they are gathered and summed, and need a kernel a little slower than a product. */
-const overhead = 1.25
 /**
- * Operations that a byte of memory stands for. An update adds to a whole triangle however few rows it has, which moves 16
- * bytes a number. Measured on a GPU in software; a large GPU has the same balance.
+ * Operations that a byte of memory stands for. An update adds to a whole triangle however few tokens it takes, which moves 16
+ * bytes a number. Measured on a GPU in software (bench/notes/pca.md); large GPUs have half of it.
  */
-const flopsPerByte = 12
+const flopsPerByte = 18
+/** A product of an update, its rows gathered and summed, beside one of the forward pass: measured there as well. */
+const overhead = 1.8
 
 /**
  * Plans the passes: exact covariances while a dimension allows it, Frequent Directions above; as many layers a pass as
- * memory holds; and of the tokens as many as the share of the forward pass allows, the same for every site. What updates
- * cost however many tokens they take comes off the share first, but for a quarter.
+ * memory holds; and of the tokens as many as the share of the forward pass allows, the same for every site.
  */
 export function planCollection(
   config: DecoderConfig,
-  { memory, share, forwardFlops, batchTokens }: CollectionBudget,
+  { memory, share, forwardFlops, pooled }: CollectionBudget,
 ): CollectionPlan {
   const streamed = sitesOf(config).filter(({ from }) => !from)
   const methods: Record<string, StreamingMethod> = {}
   const passes: string[][] = [[]]
-  let [used, most, flops, folded] = [0, 0, 0, 0]
+  let [used, most, flops] = [0, 0, 0]
   for (let layer = 0; layer < config.layers; layer++) {
     const own = streamed.filter((site) => site.layer === layer)
     let bytes = 0
+    const waiting = 4 * pooled
     for (const { name, dimension } of own) {
       const choice = chooseMethod(dimension, { memory: memory / 2 })
       methods[name] = choice.method
-      bytes += choice.bytes
+      bytes += choice.bytes + waiting * dimension
       // A sketch of ℓ = 64 costs about 8 ℓ a number.
-      flops += choice.method === 'covariance' ? dimension * (dimension + 1) : 512 * dimension
-      if (choice.method === 'covariance') folded += 2 * choice.bytes
+      flops += overhead * (choice.method === 'covariance' ? dimension * (dimension + 1) : 512 * dimension)
+      if (choice.method === 'covariance') flops += (flopsPerByte * 2 * choice.bytes) / pooled
     }
     if (used > 0 && used + bytes > memory) {
       passes.push([])
@@ -121,8 +121,6 @@ export function planCollection(
     most = Math.max(most, used)
     passes.at(-1)!.push(...own.map(({ name }) => name))
   }
-  const budget = share * forwardFlops
-  const left = Math.max(budget - (flopsPerByte * folded) / batchTokens, budget / 4)
-  const stride = Math.max(1, Math.ceil((overhead * flops) / left))
+  const stride = Math.max(1, Math.ceil(flops / (share * forwardFlops)))
   return { passes, methods, stride, bytes: most }
 }
