@@ -7,8 +7,7 @@ import { table } from '../src/cli/output.ts'
 import type { FloatType } from '../src/core/dtype.ts'
 import { Random } from '../src/core/random.ts'
 import type { DecoderConfig } from '../src/formats/model-config.ts'
-import { copy } from '../src/kernels/copy.ts'
-import { embedding } from '../src/kernels/embedding.ts'
+import { takeRows } from '../src/kernels/embedding.ts'
 import { Decoder } from '../src/models/decoder.ts'
 import { randomTensors } from '../src/models/random-tensors.ts'
 import { decompose } from '../src/pca/pca-state.ts'
@@ -95,7 +94,7 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
             pool = scope.empty(x.dtype, [group.rows, d], 'pool')
             pools.set(name, pool)
           }
-          copy(step, embedding(step, step.reshape(x, [rows * tokens, d]), picks), step.rows(pool, at, at + picks.size))
+          takeRows(step, step.reshape(x, [rows * tokens, d]), picks, step.rows(pool, at, at + picks.size))
         },
       })
       add(step.cost)

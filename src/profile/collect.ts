@@ -3,8 +3,7 @@ import { InterruptedError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import type { Tokenizer } from '../formats/tokenizer.ts'
 import { accumulate } from '../kernels/centre.ts'
-import { copy } from '../kernels/copy.ts'
-import { embedding } from '../kernels/embedding.ts'
+import { takeRows } from '../kernels/embedding.ts'
 import { headArgmax } from '../kernels/head-select.ts'
 import { cosine, squaredError } from '../kernels/row-distance.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
@@ -154,8 +153,7 @@ class Collection implements Disposable {
           pool = pools.empty(x.dtype, [group.rows, d], 'pool')
           pooled.set(name, pool)
         }
-        const rows = embedding(step, step.reshape(x, [x.size / d, d]), picks)
-        copy(step, rows, step.rows(pool, at, at + picks.size))
+        takeRows(step, step.reshape(x, [x.size / d, d]), picks, step.rows(pool, at, at + picks.size))
       })
       onBatch(group.begin + i + 1)
     }

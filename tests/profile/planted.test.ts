@@ -174,13 +174,13 @@ test('the plan keeps to its memory and to its share of the forward pass, and say
   const stride = (tokens: number) =>
     planCollection(wide, { memory: 2 ** 31, share: 0.12, forwardFlops, pooled: tokens }).stride
   expect([stride(64), stride(512), stride(8192)]).toEqual([18, 10, 8])
-  const several = planCollection(wide, { memory: 2 ** 27, share: 1, forwardFlops, pooled })
+  const several = planCollection(wide, { memory: 2 ** 27, share: 2, forwardFlops, pooled })
   expect(several.passes.length).toBeGreaterThan(2)
   expect(several.bytes).toBeLessThanOrEqual(2 ** 27)
   expect(several.stride).toBe(1)
   expect(several.passes.flat()).toEqual(one.passes.flat())
   // Above 4,096 dimensions a covariance would be too large for any machine.
-  const large = planCollection({ ...wide, ffnWidth: 11008 }, { memory: 2 ** 31, share: 1, forwardFlops, pooled })
+  const large = planCollection({ ...wide, ffnWidth: 11008 }, { memory: 2 ** 31, share: 2, forwardFlops, pooled })
   expect(large.methods['0.ffn.hidden']).toBe('frequent-directions')
   expect(large.methods['0.ffn.input']).toBe('covariance')
 })
