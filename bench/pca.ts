@@ -4,18 +4,19 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { table } from '../src/cli/output.ts'
+import type { FloatType } from '../src/core/dtype.ts'
 import { Random } from '../src/core/random.ts'
 import type { DecoderConfig } from '../src/formats/model-config.ts'
-import { embedding } from '../src/kernels/embedding.ts'
+import { takeRows } from '../src/kernels/embedding.ts'
 import { Decoder } from '../src/models/decoder.ts'
 import { randomTensors } from '../src/models/random-tensors.ts'
 import { decompose } from '../src/pca/pca-state.ts'
 import { StreamingPca } from '../src/pca/streaming-pca.ts'
 import { forwardFlops, profileDefaults } from '../src/profile/profile.ts'
-import { pickTokens } from '../src/profile/samples.ts'
+import { groupPicks } from '../src/profile/samples.ts'
 import { planCollection } from '../src/profile/sites.ts'
 import type { Gpu } from '../src/runtime/gpu.ts'
-import type { Step } from '../src/runtime/step.ts'
+import type { Tensor } from '../src/runtime/tensor.ts'
 import { batchOf } from '../src/train/batch.ts'
 import { type Ceilings, ratesOf } from './ceilings.ts'
 
@@ -24,7 +25,8 @@ const config: DecoderConfig = {
   ...{ vocabularySize: 64, width: 576, layers: 2, heads: 9, kvHeads: 3, headSize: 64, ffnWidth: 1536 },
   ...{ normEps: 1e-5, ropeTheta: 1e5, contextLength: 2048, tiedHead: true, eosId: 0 },
 }
-const [rows, tokens] = [8, 64]
+const [rows, tokens] = [profileDefaults.batch, 64]
+const { pooled } = profileDefaults
 
 /** What the PCAs of a layer cost. */
 export interface PcaShare {
@@ -33,6 +35,9 @@ export interface PcaShare {
   /** Of the update alone. */
   readonly updateMs: number
   readonly share: number
+  /** Tokens of an update, and the batches that they come from. */
+  readonly picked: number
+  readonly batches: number
   /** Share of the adapter's ceilings that the update reaches. */
   readonly r: number
 }
@@ -47,33 +52,60 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
       weights: new Float32Array(tokens).fill(1),
     })),
   )
-  const plan = planCollection(config, { ...profileDefaults, forwardFlops: forwardFlops(decoder, batch) })
-  const indices = pickTokens(batch, 0, plan.stride)
+  const plan = planCollection(config, {
+    ...{ ...profileDefaults, forwardFlops: forwardFlops(decoder, batch) },
+  })
+  // As many batches as one update waits for.
+  const [group] = groupPicks(
+    Array.from({ length: pooled }, () => batch),
+    plan.stride,
+    pooled,
+  )
+  const weights = new Float32Array(group.rows)
+  for (const { indices, at } of group.picks) weights.fill(1, at, at + indices.length)
+  const count = weights.reduce((sum, value) => sum + value, 0)
   using stack = new DisposableStack()
   const collectors = new Map<string, StreamingPca>()
-  const collect = (step: Step, withPca: boolean) => {
-    const ids = step.upload('u32', [rows, tokens], batch.ids)
-    const picks = step.upload('u32', [indices.length], indices)
-    const ones = step.filled('f32', [indices.length], 1)
-    decoder.hidden(step, ids, {
-      observe(name, x) {
-        if (!withPca || !(name in plan.methods)) return
-        let pca = collectors.get(name)
-        if (!pca) {
-          pca = stack.use(new StreamingPca(gpu, x.shape[2], { method: plan.methods[name] }))
-          collectors.set(name, pca)
-        }
-        pca.update(step, embedding(step, step.reshape(x, [rows * tokens, x.shape[2]]), picks), ones, indices.length)
-      },
-    })
-    return { ...step.cost }
+  const collectorOf = (name: string, d: number) => {
+    let pca = collectors.get(name)
+    if (!pca) {
+      pca = stack.use(new StreamingPca(gpu, d, { method: plan.methods[name] }))
+      collectors.set(name, pca)
+    }
+    return pca
   }
   const run = async (withPca: boolean) => {
+    const cost = { dispatches: 0, flops: 0, bytes: 0 }
+    const add = (own: typeof cost) => {
+      for (const key of ['dispatches', 'flops', 'bytes'] as const) cost[key] += own[key]
+    }
     const began = performance.now()
+    using scope = gpu.scope('pools')
+    const pools = new Map<string, Tensor<FloatType>>()
+    for (const { indices, at } of group.picks) {
+      using step = gpu.step()
+      const picks = step.upload('u32', [indices.length], indices)
+      decoder.hidden(step, step.upload('u32', [rows, tokens], batch.ids), {
+        observe(name, x) {
+          if (!withPca || !(name in plan.methods)) return
+          const d = x.shape[2]
+          let pool = pools.get(name)
+          if (!pool) {
+            pool = scope.empty(x.dtype, [group.rows, d], 'pool')
+            pools.set(name, pool)
+          }
+          takeRows(step, step.reshape(x, [rows * tokens, d]), picks, step.rows(pool, at, at + picks.size))
+        },
+      })
+      add(step.cost)
+      await gpu.finish()
+    }
     using step = gpu.step()
-    const cost = collect(step, withPca)
+    const column = step.upload('f32', [group.rows], weights)
+    for (const [name, pool] of pools) collectorOf(name, pool.shape[1]).update(step, pool, column, count)
+    add(step.cost)
     await gpu.finish()
-    return { ms: performance.now() - began, cost }
+    return { ms: (performance.now() - began) / group.picks.length, cost }
   }
   await run(true)
   const [alone, both]: [number[], number[]] = [[], []]
@@ -89,7 +121,15 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
   }
   const updateMs = Math.max(1e-3, bothMs - forwardMs)
   const share = updateMs / forwardMs
-  return { stride: plan.stride, forwardMs, updateMs, share, r: ratesOf(cost, updateMs, ceilings).r }
+  return {
+    stride: plan.stride,
+    forwardMs,
+    updateMs,
+    share,
+    r: ratesOf(cost, group.picks.length * updateMs, ceilings).r,
+    picked: count,
+    batches: group.picks.length,
+  }
 }
 
 function median(values: readonly number[]): number {
@@ -179,10 +219,10 @@ print(json.dumps([best(lambda: s.PCA(${k}).fit(x)), best(lambda: s.IncrementalPC
 export async function pcaTables(gpu: Gpu, ceilings: Ceilings, quick: boolean): Promise<string> {
   const share = await measureShare(gpu, ceilings, quick ? 3 : 9)
   const peers = await measurePeers(gpu)
-  const { stride, forwardMs, updateMs, r } = share
+  const { stride, picked, batches, forwardMs, updateMs, r } = share
   return (
-    `PCA of a profile, layers of SmolLM2-135M in NF4, ${rows}×${tokens} tokens, one of ${stride} taken: forward ` +
-    `${forwardMs.toFixed(0)} ms, update ${updateMs.toFixed(0)} ms, ${(100 * share.share).toFixed(1)} % of it, R ${r.toFixed(3)}\n` +
+    `PCA of a profile, layers of SmolLM2-135M in NF4, ${rows}×${tokens} tokens, one of ${stride} taken, ${picked} of ${batches} batches ` +
+    `at once: a batch's forward ${forwardMs.toFixed(0)} ms, update ${updateMs.toFixed(0)} ms, ${(100 * share.share).toFixed(1)} % of it, R ${r.toFixed(3)}\n` +
     table(
       [`PCA of ${matrix.rows}×${matrix.columns}`, 'ms'],
       peers.map(({ name, ms }) => [name, typeof ms === 'number' ? ms.toFixed(1) : ms]),

@@ -5,6 +5,7 @@
 // Rows of weight 0 are not read at all: they may hold anything, NaN included.
 import package::lib::elem::elem;
 import package::lib::grid::flat_workgroup;
+import package::lib::pairs::{added, Pair};
 
 struct Params { width: u32, blocks: u32, first_row: u32, end_row: u32, rows_each: u32, squared: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -76,32 +77,22 @@ fn columns(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
   part[group.y * p.width + column] = sum;
 }
 
-// (hi, lo) += sum over slices of part, exact to about 48 bits (Knuth's two-sum). WGSL lets a compiler reorder sums,
-// which would delete the low word; a pass through the integers with a zero that it cannot know forbids that.
-struct FoldParams { size: u32, slices: u32, zero: u32 }
+// (hi, lo) += sum over slices of part, as lib/pairs.wgsl adds.
+struct FoldParams { size: u32, slices: u32, zero: u32 } // size in vec4s
 @group(0) @binding(0) var<uniform> f: FoldParams;
-@group(0) @binding(1) var<storage, read> slices: array<f32>; // (slices, size)
-@group(0) @binding(2) var<storage, read_write> hi: array<f32>;
-@group(0) @binding(3) var<storage, read_write> lo: array<f32>;
-
-fn fixed(value: f32) -> f32 { return bitcast<f32>(bitcast<u32>(value) ^ f.zero); }
+@group(0) @binding(1) var<storage, read> slices: array<vec4f>; // (slices, size)
+@group(0) @binding(2) var<storage, read_write> hi: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> lo: array<vec4f>;
 
 @compute @workgroup_size(64)
 fn fold(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) lane: u32) {
   let i = flat_workgroup(group, groups) * 64u + lane;
   if (i >= f.size) { return; }
-  var high = hi[i];
-  var low = lo[i];
-  for (var s = 0u; s < f.slices; s++) {
-    let value = slices[s * f.size + i];
-    let sum = fixed(high + value);
-    let rest = fixed(sum - high);
-    low += fixed(high - fixed(sum - rest)) + fixed(value - rest);
-    high = sum;
-  }
-  hi[i] = high;
-  lo[i] = low;
+  var pair = Pair(hi[i], lo[i]);
+  for (var s = 0u; s < f.slices; s++) { pair = added(pair, slices[s * f.size + i], f.zero); }
+  hi[i] = pair.hi;
+  lo[i] = pair.lo;
 }
 
 // wide[r, c] = x[r, c], with zeros where c is past the end: rows become a multiple of four long.

@@ -112,7 +112,17 @@ async function run(teacher: string, options: Options): Promise<void> {
   const { samples, length, seed, storage, out, fresh = false } = options
   const { batch, share, memory, headSamples, ablate, heldOutTokens, saveEvery } = options
   const keepState = options.keepState ?? options.shard.count > 1
-  const settings = { batch, share, memory, headSamples, ablate, heldOutTokens, saveEvery, keepState }
+  const settings = {
+    ...profileDefaults,
+    batch,
+    share,
+    memory,
+    headSamples,
+    ablate,
+    heldOutTokens,
+    saveEvery,
+    keepState,
+  }
   const signal = interruptSignal(output.say)
   using gpu = await openGpu(output, options.adapter)
   const started = performance.now()

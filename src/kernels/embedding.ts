@@ -1,5 +1,5 @@
 import type { FloatType } from '../core/dtype.ts'
-import { expectRank } from '../runtime/check.ts'
+import { expectRank, expectShape } from '../runtime/check.ts'
 import { grid } from '../runtime/entry.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
@@ -22,13 +22,7 @@ export function embedding<D extends FloatType>(step: Step, table: Tensor<D>, ids
   const { wgsl, width } = inParts(single, quads, columns)
   const params = { rows, columns: columns / width, count: ids.size, first: 0, total: rows }
   const y = step.empty(table.dtype, [...ids.shape, columns], 'embedding')
-  const dispatch = { ...rowDispatch(step.gpu, ids.size, params.columns, 0), bytes: 2 * y.bytes + ids.bytes }
-  let first = 0
-  for (const window of table.windows ?? [table]) {
-    const part = { ...params, rows: window.shape[0], first }
-    step.run(wgsl.forward, { table: window, ids, y }, part, dispatch)
-    first += window.shape[0]
-  }
+  takeRows(step, table, ids, y)
   return step.node('embedding', y, [table], (dy) => {
     const dtable = step.empty(table.dtype, table.shape, 'dtable')
     const { first, next } = chains(step, ids, rows)
@@ -38,6 +32,28 @@ export function embedding<D extends FloatType>(step: Step, table: Tensor<D>, ids
     })
     return [dtable]
   })
+}
+
+/**
+ * y = the rows of a table named by ids, in place: `y` is a tensor or a window of one (see {@link Step.rows}).
+ * @param table f32 or f16 (V, C).
+ * @param ids u32 (N); an id of V or more gives a row of NaN.
+ * @param y the dtype of `table`, (N, C).
+ * @throws RangeError when the shapes do not fit.
+ */
+export function takeRows<D extends FloatType>(step: Step, table: Tensor<D>, ids: Tensor<'u32'>, y: Tensor<D>): void {
+  expectRank('takeRows', table, 'V, C', 2)
+  const [rows, columns] = table.shape
+  expectShape('takeRows', table, 'y', y, [...ids.shape, columns])
+  const { wgsl, width } = inParts(single, quads, columns)
+  const params = { rows, columns: columns / width, count: ids.size, first: 0, total: rows }
+  const dispatch = { ...rowDispatch(step.gpu, ids.size, params.columns, 0), bytes: 2 * y.bytes + ids.bytes }
+  let first = 0
+  for (const window of table.windows ?? [table]) {
+    const part = { ...params, rows: window.shape[0], first }
+    step.run(wgsl.forward, { table: window, ids, y }, part, dispatch)
+    first += window.shape[0]
+  }
 }
 
 /** Where each id below `rows` stands: its first position, and after each position the next; ids.size where none is. */

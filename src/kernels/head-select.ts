@@ -33,6 +33,27 @@ export function headTopK<D extends FloatType>(
 }
 
 /**
+ * The likeliest token of each row of hidden · weightᵀ; ties go to the smaller index.
+ * @param hidden f32 or f16 (…, C), after the final norm.
+ * @param weight the dtype of `hidden`, (V, C).
+ * @returns u32 (rows). It has no gradient.
+ */
+export function headArgmax<D extends FloatType>(
+  step: Step,
+  hidden: Tensor<D>,
+  weight: Tensor<D>,
+  options: HeadLossOptions = {},
+): Tensor<'u32'> {
+  const rows = hidden.size / hidden.shape.at(-1)!
+  const ids = step.empty('u32', [rows, 1], 'ids')
+  eachChunk(step, 'headArgmax', hidden, weight, options, (inner, logits, begin, end) => {
+    const values = inner.empty(logits.dtype, [end - begin, 1], 'values')
+    topK(inner, logits, 1, { indices: inner.rows(ids, begin, end), values })
+  })
+  return step.reshape(ids, [rows])
+}
+
+/**
  * `draws` tokens a row drawn from softmax(hidden · weightᵀ), each independent of the others.
  * @param hidden f32 or f16 (…, C), after the final norm.
  * @param weight the dtype of `hidden`, or f16, (V, C).

@@ -2,10 +2,12 @@ import type { FloatType } from '../core/dtype.ts'
 import { rowsAndColumns } from '../core/shape.ts'
 import { expectShape } from '../runtime/check.ts'
 import { grid } from '../runtime/entry.ts'
+import type { Gpu } from '../runtime/gpu.ts'
 import type { Scope } from '../runtime/scope.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
-import { scatter as wgsl } from './wgsl.gen.ts'
+import { lanesFor } from './lanes.ts'
+import { scatterLanes, scatter as wgsl } from './wgsl.gen.ts'
 
 /** Sums kept as hi + lo, so that adding many f32 parts loses nothing that f32 parts still hold. */
 export interface PairSum {
@@ -70,8 +72,9 @@ const wantedInvocations = 2 ** 15
  * total += Σ weights[r] · (x[r] − shift)(x[r] − shift)ᵀ, the upper triangle as {@link unpackTriangle} reads it.
  * @param total of {@link triangleSize}(C) numbers; it outlives the step.
  * @param x f32 or f16 (rows, C), C a multiple of four.
- * @param weights f32 (rows). Rows of weight 0 are not read.
+ * @param weights f32 (rows). Rows of weight 0 may hold anything.
  * @param shift f32 (C).
+ * @param tier the kernel; what suits the GPU unless told.
  * @throws RangeError when the sizes do not fit.
  */
 export function addScatter(
@@ -80,9 +83,46 @@ export function addScatter(
   x: Tensor<FloatType>,
   weights: Tensor<'f32'>,
   shift: Tensor<'f32'>,
+  tier: ScatterTier = usualScatter(step.gpu),
 ): void {
-  const { rows, columns } = checkRows('addScatter', x, weights, shift)
+  const { columns } = checkRows('addScatter', x, weights, shift)
   expectShape('addScatter', x, 'total.hi', total.hi, [triangleSize(columns)])
+  if (tier === 'lanes') lentScatter(step, total, x, weights, shift)
+  else slicedScatter(step, total, x, weights, shift)
+}
+
+/** Kernels of {@link addScatter}: `lanes` needs subgroups. */
+export type ScatterTier = 'lanes' | 'blocks'
+
+/** The kernels of {@link addScatter} that run here. */
+export function scatterTiers({ capabilities }: Gpu): ScatterTier[] {
+  return capabilities.subgroups ? ['lanes', 'blocks'] : ['blocks']
+}
+
+/** A GPU in software has fast shuffles; on others loads of neighbours come from one cache line. */
+function usualScatter({ software, capabilities }: Gpu): ScatterTier {
+  return software && capabilities.subgroups ? 'lanes' : 'blocks'
+}
+
+/** Rows that the lanes kernel sums before it adds to the pair: its `span`. */
+const mostLentRows = 512
+
+type Scatter = (step: Step, total: PairSum, x: Tensor<FloatType>, weights: Tensor<'f32'>, shift: Tensor<'f32'>) => void
+
+const lentScatter: Scatter = (step, { hi, lo }, x, weights, shift) => {
+  const { rows, columns } = rowsAndColumns(x.shape)
+  const { lent, across } = lanesFor(step.gpu, columns)
+  const params = { width: columns / 4, rows, zero: 0 }
+  step.run(scatterLanes.blocks, { x, weights, shift, hi, lo }, params, {
+    workgroups: [Math.ceil(columns / (4 * across)), Math.ceil(columns / (4 * lent))],
+    flops: rows * columns * (columns + 1),
+    bytes: x.bytes + 16 * Math.ceil(rows / mostLentRows) * hi.size,
+    constants: { lent, across },
+  })
+}
+
+const slicedScatter: Scatter = (step, total, x, weights, shift) => {
+  const { rows, columns } = rowsAndColumns(x.shape)
   const blocks = triangleSize(columns) / 64
   const sliceBytes = 256 * blocks
   const rowsEach = sliceRows(rows, blocks)
@@ -104,7 +144,7 @@ export function addScatter(
  * total += Σ weights[r] · (x[r] − shift), column by column; of the squares when `squared`.
  * @param total of C numbers; it outlives the step.
  * @param x f32 or f16 (rows, C), C a multiple of four.
- * @param weights f32 (rows). Rows of weight 0 are not read.
+ * @param weights f32 (rows). Rows of weight 0 may hold anything.
  * @param shift f32 (C).
  * @throws RangeError when the sizes do not fit.
  */
@@ -160,9 +200,9 @@ function checkRows(op: string, x: Tensor, weights: Tensor, shift: Tensor) {
 }
 
 function fold(step: Step, { hi, lo }: PairSum, slices: Tensor<'f32'>, count: number): void {
-  const params = { size: hi.size, slices: count, zero: 0 }
+  const params = { size: hi.size / 4, slices: count, zero: 0 }
   const dispatch = {
-    workgroups: grid(Math.ceil(hi.size / 64)),
+    workgroups: grid(Math.ceil(hi.size / 256)),
     flops: 7 * count * hi.size,
     bytes: 4 * (count + 4) * hi.size,
   }

@@ -211,8 +211,7 @@ function tridiagonalVectors(
       normalise(x)
       for (let other = begin; other < k; other++) {
         const y = vectors.subarray(other * n, (other + 1) * n)
-        let dot = 0
-        for (let i = 0; i < n; i++) dot += x[i] * y[i]
+        const dot = dotOf(x, y)
         for (let i = 0; i < n; i++) x[i] -= dot * y[i]
       }
       normalise(x)
@@ -265,10 +264,22 @@ function factorise(diagonal: Float64Array, beside: Float64Array, shift: number, 
   }
 }
 
+/** Four sums at a time: one alone would wait for each of its additions. */
+function dotOf(x: Float64Array, y: Float64Array): number {
+  let [s0, s1, s2, s3] = [0, 0, 0, 0]
+  let i = 0
+  for (; i + 4 <= x.length; i += 4) {
+    s0 += x[i] * y[i]
+    s1 += x[i + 1] * y[i + 1]
+    s2 += x[i + 2] * y[i + 2]
+    s3 += x[i + 3] * y[i + 3]
+  }
+  for (; i < x.length; i++) s0 += x[i] * y[i]
+  return s0 + s1 + (s2 + s3)
+}
+
 function normalise(x: Float64Array): void {
-  let sum = 0
-  for (let i = 0; i < x.length; i++) sum += x[i] * x[i]
-  const scale = 1 / Math.sqrt(sum)
+  const scale = 1 / Math.sqrt(dotOf(x, x))
   for (let i = 0; i < x.length; i++) x[i] *= scale
 }
 
@@ -281,7 +292,26 @@ function reflect(vectors: Float64Array, reflectors: Float64Array, n: number): vo
     const end = Math.min(begin + together * n, vectors.length)
     for (let k = n - 2; k >= 0; k--) {
       const row = k * n
-      for (let x = begin; x < end; x += n) {
+      let x = begin
+      for (; x + 4 * n <= end; x += 4 * n) {
+        const [x1, x2, x3] = [x + n, x + 2 * n, x + 3 * n]
+        let [s0, s1, s2, s3] = [0, 0, 0, 0]
+        for (let i = k + 1; i < n; i++) {
+          const v = reflectors[row + i]
+          s0 += v * vectors[x + i]
+          s1 += v * vectors[x1 + i]
+          s2 += v * vectors[x2 + i]
+          s3 += v * vectors[x3 + i]
+        }
+        for (let i = k + 1; i < n; i++) {
+          const v = reflectors[row + i]
+          vectors[x + i] -= s0 * v
+          vectors[x1 + i] -= s1 * v
+          vectors[x2 + i] -= s2 * v
+          vectors[x3 + i] -= s3 * v
+        }
+      }
+      for (; x < end; x += n) {
         let dot = 0
         for (let i = k + 1; i < n; i++) dot += reflectors[row + i] * vectors[x + i]
         for (let i = k + 1; i < n; i++) vectors[x + i] -= dot * reflectors[row + i]
@@ -301,33 +331,46 @@ const rounding = 1e-12
  */
 export function factorRows(matrix: Float64Array, n: number): Float64Array {
   const rows = new Float64Array(n * n)
+  // Columns in another order: pivots first, in which later rows are zero.
+  const order = Uint32Array.from({ length: n }, (_, i) => i)
   const left = Float64Array.from({ length: n }, (_, i) => matrix[i * n + i])
   const end = rounding * left.reduce((most, value) => Math.max(most, value), 0)
   let count = 0
   for (; count < n; count++) {
-    let pivot = 0
-    for (let i = 1; i < n; i++) if (left[i] > left[pivot]) pivot = i
-    if (!(left[pivot] > end)) break
+    let at = count
+    for (let i = at + 1; i < n; i++) if (left[i] > left[at]) at = i
+    if (!(left[at] > end)) break
+    const pivot = order[at]
+    order[at] = order[count]
+    order[count] = pivot
+    const diagonal = left[at]
+    left[at] = left[count]
+    for (let k = 0; k < count; k++) {
+      const value = rows[k * n + at]
+      rows[k * n + at] = rows[k * n + count]
+      rows[k * n + count] = value
+    }
     const own = rows.subarray(count * n, (count + 1) * n)
-    own.set(matrix.subarray(pivot * n, (pivot + 1) * n))
+    for (let i = count; i < n; i++) own[i] = matrix[pivot * n + order[i]]
     let k = 0
     // Four rows at a time: one walk through `own` for all of them.
     for (; k + 4 <= count; k += 4) {
       const [r0, r1, r2, r3] = [k * n, (k + 1) * n, (k + 2) * n, (k + 3) * n]
-      const [f0, f1, f2, f3] = [rows[r0 + pivot], rows[r1 + pivot], rows[r2 + pivot], rows[r3 + pivot]]
-      for (let i = 0; i < n; i++)
+      const [f0, f1, f2, f3] = [rows[r0 + count], rows[r1 + count], rows[r2 + count], rows[r3 + count]]
+      for (let i = count; i < n; i++)
         own[i] = own[i] - f0 * rows[r0 + i] - f1 * rows[r1 + i] - f2 * rows[r2 + i] - f3 * rows[r3 + i]
     }
     for (; k < count; k++) {
-      const factor = rows[k * n + pivot]
-      for (let i = 0; i < n; i++) own[i] -= factor * rows[k * n + i]
+      const factor = rows[k * n + count]
+      for (let i = count; i < n; i++) own[i] -= factor * rows[k * n + i]
     }
-    const scale = 1 / Math.sqrt(left[pivot])
-    for (let i = 0; i < n; i++) {
+    const scale = 1 / Math.sqrt(diagonal)
+    for (let i = count; i < n; i++) {
       own[i] *= scale
       left[i] -= own[i] * own[i]
     }
-    left[pivot] = 0
   }
-  return rows.slice(0, count * n)
+  const sorted = new Float64Array(count * n)
+  for (let k = 0; k < count; k++) for (let i = k; i < n; i++) sorted[k * n + order[i]] = rows[k * n + i]
+  return sorted
 }

@@ -3,9 +3,9 @@ import { InterruptedError } from '../core/errors.ts'
 import type { OnProgress } from '../core/progress.ts'
 import type { Tokenizer } from '../formats/tokenizer.ts'
 import { accumulate } from '../kernels/centre.ts'
-import { embedding } from '../kernels/embedding.ts'
+import { takeRows } from '../kernels/embedding.ts'
+import { headArgmax } from '../kernels/head-select.ts'
 import { cosine, squaredError } from '../kernels/row-distance.ts'
-import { argmax } from '../kernels/select.ts'
 import { weightedMean } from '../kernels/weighted-mean.ts'
 import type { Decoder } from '../models/decoder.ts'
 import { outlierTokens } from '../pca/massive.ts'
@@ -14,7 +14,7 @@ import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { type Batch, uploadBatch } from '../train/batch.ts'
-import { countedTokens, pickTokens } from './samples.ts'
+import { countedTokens, groupPicks, type PickedGroup } from './samples.ts'
 import type { CollectionPlan } from './sites.ts'
 import { SnapshotFile, type SnapshotPart, writeSnapshots } from './snapshot-file.ts'
 
@@ -40,6 +40,8 @@ export interface CollectOptions {
   readonly batches: readonly Batch[]
   readonly plan: CollectionPlan
   readonly pass: number
+  /** Tokens that a PCA takes in at once. */
+  readonly pooled: number
   /** Where the state of the pass is kept. */
   readonly path: string
   readonly task: string
@@ -64,22 +66,24 @@ export async function collectPass(options: CollectOptions): Promise<CollectFacts
   using collection = new Collection(options, known)
   if (before) await collection.restore(before)
   const { batches, task, signal, onProgress } = options
-  let saved = performance.now()
-  for (let done = known?.batches ?? 0; done < batches.length; done++) {
+  let [saved, savedAt] = [known?.batches ?? 0, performance.now()]
+  const groups = groupPicks(batches, options.plan.stride, options.pooled)
+  for (const group of groups.filter(({ begin }) => begin >= saved)) {
     if (signal?.aborted) {
       await collection.save()
-      throw new InterruptedError(`Stopped ${task} at batch ${done} of ${batches.length}; it goes on from there`)
+      throw new InterruptedError(`Stopped ${task} at batch ${group.begin} of ${batches.length}; it goes on from there`)
     }
-    await collection.add(batches[done])
-    onProgress({ task, done: done + 1, total: batches.length, unit: 'batches' })
+    // Only between groups, where no picked activation waits: none is ever on disk.
     const due =
       options.saveEvery > 0
-        ? (done + 1) % options.saveEvery === 0
-        : performance.now() - saved > 1000 * secondsBetweenSaves
-    if (due && done + 1 < batches.length) {
+        ? group.begin - saved >= options.saveEvery
+        : performance.now() - savedAt > 1000 * secondsBetweenSaves
+    if (due) {
       await collection.save()
-      saved = performance.now()
+      saved = group.begin
+      savedAt = performance.now()
     }
+    await collection.add(group, (done) => onProgress({ task, done, total: batches.length, unit: 'batches' }))
   }
   await collection.save()
   return collection.facts()
@@ -92,14 +96,13 @@ class Collection implements Disposable {
   readonly #cosines: readonly Tensor<'f32'>[]
   readonly #scope
   #batches = 0
-  #rows = 0
   #counted = 0
   #picked = 0
   #outliers: CollectFacts['outliers'][number][] = []
   #raw: CollectFacts['rawOutputs'][number][] = []
 
   constructor(options: CollectOptions, known: CollectFacts | undefined) {
-    const { decoder, plan, pass, batches } = options
+    const { decoder, plan, pass } = options
     this.#options = options
     this.#gpu = decoder.gpu
     this.#scope = this.#gpu.scope('profile')
@@ -107,7 +110,6 @@ class Collection implements Disposable {
     this.#cosines = Array.from({ length: decoder.config.layers }, () => this.#scope.filled('f32', [1], 0, 'cosine'))
     if (known) {
       this.#batches = known.batches
-      this.#rows = batches.slice(0, known.batches).reduce((sum, { rows }) => sum + rows, 0)
       this.#counted = known.counted
       this.#picked = known.picked
       this.#outliers = [...known.outliers]
@@ -137,17 +139,47 @@ class Collection implements Disposable {
     return pca
   }
 
-  async add(batch: Batch): Promise<void> {
-    const { decoder, plan, pass, tokenizer, task } = this.#options
+  /** Takes in a group of batches. */
+  async add(group: PickedGroup, onBatch: (done: number) => void): Promise<void> {
+    const { batches } = this.#options
+    using pools = this.#gpu.scope('pools')
+    const pooled = new Map<string, Tensor<FloatType>>()
+    for (const [i, batch] of batches.slice(group.begin, group.end).entries()) {
+      const { indices, at } = group.picks[i]
+      await this.#addBatch(batch, indices, (step, name, x, picks) => {
+        const d = x.shape[2]
+        let pool = pooled.get(name)
+        if (!pool) {
+          pool = pools.empty(x.dtype, [group.rows, d], 'pool')
+          pooled.set(name, pool)
+        }
+        takeRows(step, step.reshape(x, [x.size / d, d]), picks, step.rows(pool, at, at + picks.size))
+      })
+      onBatch(group.begin + i + 1)
+    }
+    const weights = new Float32Array(group.rows)
+    for (const { indices, at } of group.picks) weights.fill(1, at, at + indices.length)
+    const count = weights.reduce((sum, value) => sum + value, 0)
+    if (count === 0) return
+    using step = this.#gpu.step({ label: this.#options.task })
+    const column = step.upload('f32', [group.rows], weights)
+    for (const [name, pool] of pooled) this.#collector(name, pool.shape[1]).update(step, pool, column, count)
+    await this.#gpu.finish()
+  }
+
+  async #addBatch(
+    batch: Batch,
+    indices: Uint32Array<ArrayBuffer>,
+    take: (step: Step, name: string, x: Tensor<FloatType>, picks: Tensor<'u32'>) => void,
+  ): Promise<void> {
+    const { decoder, pass, tokenizer, task } = this.#options
     const { layers } = decoder.config
     using step = this.#gpu.step({ label: task })
     const { ids } = uploadBatch(step, batch)
     const counted = countedTokens(batch)
     const total = counted.reduce((sum, value) => sum + value, 0)
     const weights = step.upload('f32', [batch.rows, batch.tokens], counted)
-    const indices = pickTokens(batch, this.#rows, plan.stride)
     const picks = indices.length > 0 ? step.upload('u32', [indices.length], indices, 'picks') : undefined
-    const ones = picks && step.filled('f32', [indices.length], 1, 'ones')
     const first = pass === 0
     const squares: Tensor<'f32'>[] = []
     const last = Math.max(...[...this.#names].map((name) => Number.parseInt(name, 10))) + 1
@@ -163,7 +195,7 @@ class Collection implements Disposable {
             squares.push(squaredError(step, x, step.filled(x.dtype, x.shape, 0, 'zero')))
           input = x
         }
-        if (picks && this.#names.has(name)) this.#take(step, name, x, picks, ones!)
+        if (picks && this.#names.has(name)) take(step, name, x, picks)
       },
     })
     for (const square of squares) {
@@ -172,7 +204,7 @@ class Collection implements Disposable {
       this.#outliers.push({ share: rows.length / norms.length, positions })
     }
     if (wantsRaw) {
-      const best = await step.read(argmax(step, decoder.head(step, hidden)))
+      const best = await step.read(headArgmax(step, decoder.normed(step, hidden), decoder.headWeight))
       for (let r = 0; r < batch.rows && this.#raw.length < mostRawOutputs; r++) {
         const row = (values: Uint32Array) =>
           tokenizer.decode([...values.subarray(r * batch.tokens, r * batch.tokens + batch.used[r])])
@@ -182,18 +214,8 @@ class Collection implements Disposable {
     // One step at a time, or its memory piles up behind a slow GPU.
     await this.#gpu.finish()
     this.#batches++
-    this.#rows += batch.rows
     this.#counted += total
     this.#picked += indices.length
-  }
-
-  #take(step: Step, name: string, x: Tensor<FloatType>, picks: Tensor<'u32'>, ones: Tensor<'f32'>): void {
-    const d = x.shape[2]
-    const rows =
-      this.#options.plan.stride === 1 && picks.size === x.size / d
-        ? x
-        : embedding(step, step.reshape(x, [x.size / d, d]), picks)
-    this.#collector(name, d).update(step, rows, ones, picks.size)
   }
 
   async facts(): Promise<CollectFacts> {

@@ -20,17 +20,19 @@ export async function deriveOutput(
   const count = rows.length / k
   // Rows of very unlike sizes pass through f32: each is scaled to its own length and back.
   const lengths = Float64Array.from({ length: count }, (_, r) => norm(rows, r * k, k) || 1)
-  const input = new Float32Array((count + 1) * k)
+  // Zeros behind them: what is read back depends on sizes alone, not on how many directions the samples fill.
+  const most = isSketch(state) ? 2 * state.size : k
+  const input = new Float32Array((most + 1) * k)
   for (let r = 0; r < count; r++) for (let c = 0; c < k; c++) input[r * k + c] = rows[r * k + c] / lengths[r]
   const meanLength = norm(state.mean, 0, k) || 1
-  for (let c = 0; c < k; c++) input[count * k + c] = state.mean[c] / meanLength
+  for (let c = 0; c < k; c++) input[most * k + c] = state.mean[c] / meanLength
   using step = decoder.gpu.step({ label: 'derive' })
-  const product = decoder.product(step, layer, linear, step.upload('f32', [count + 1, k], input))
+  const product = decoder.product(step, layer, linear, step.upload('f32', [most + 1, k], input))
   const n = product.shape[1]
   const y = await step.read(product)
   const bias = decoder.parameters.get(`model.layers.${layer}.${linear}.bias`)
   const offset = bias ? await step.read(bias) : new Float32Array(n)
-  const mean = Float64Array.from({ length: n }, (_, i) => y[count * n + i] * meanLength + offset[i])
+  const mean = Float64Array.from({ length: n }, (_, i) => y[most * n + i] * meanLength + offset[i])
   const turned = new Float64Array(count * n)
   for (let r = 0; r < count; r++) for (let c = 0; c < n; c++) turned[r * n + c] = y[r * n + c] * lengths[r]
   if (!isSketch(state) && n <= k) return { count: state.count, mean, scatter: gram(turned, count, n) }

@@ -20,8 +20,10 @@ import { SnapshotFile } from './snapshot-file.ts'
 
 /** How much is measured. */
 export interface ProfileSettings {
-  /** Samples a batch. */
+  /** Samples a batch, fewer where they are long. */
   readonly batch: number
+  /** Tokens that a PCA takes in at once, from as many batches as they need; they wait on the GPU. */
+  readonly pooled: number
   /** Operations for the PCAs, as a share of the forward pass's. */
   readonly share: number
   /** Bytes on the GPU for the PCAs of one pass. */
@@ -40,9 +42,14 @@ export interface ProfileSettings {
 
 /** What a profile has unless told. */
 export const profileDefaults: ProfileSettings = {
-  ...{ batch: 8, share: 0.12, memory: 2 ** 31, headSamples: 32, ablate: 12, heldOutTokens: 512 },
+  ...{ batch: 8, pooled: 512, share: 0.14, memory: 2 ** 31, headSamples: 32, ablate: 12, heldOutTokens: 512 },
   ...{ saveEvery: 0, keepState: false },
 }
+
+/** Most tokens of a batch, which keeps its memory small. */
+const mostBatchTokens = 8192
+/** Most samples of a backward pass, which keeps every activation. */
+const mostBackwardRows = 4
 
 /** What {@link profileCapability} works with. */
 export interface ProfileWork {
@@ -92,7 +99,8 @@ export function forwardFlops(decoder: Decoder, { rows, tokens }: Batch): number 
 export async function profileCapability(work: ProfileWork): Promise<Profile> {
   const { decoder, settings, folder, samples } = work
   const part = join(folder, 'partial')
-  const batches = batchesOf(samples, settings.batch)
+  const longest = Math.max(...samples.map(({ weights }) => weights.length))
+  const batches = batchesOf(samples, Math.max(1, Math.min(settings.batch, Math.floor(mostBatchTokens / longest))))
   const flops = forwardFlops(decoder, batches[0])
   const plan = planCollection(decoder.config, { ...settings, forwardFlops: flops })
   const passes: CollectFacts[] = []
@@ -186,8 +194,8 @@ async function measureHeads(work: ProfileWork, part: string): Promise<number[][]
   const totals = before
     ? before.totals.map((layer) => Float64Array.from(layer))
     : Array.from({ length: layers }, () => new Float64Array(heads))
-  // A backward pass keeps every activation: half the samples a batch.
-  const batches = batchesOf(samples.slice(0, settings.headSamples), Math.max(1, Math.floor(settings.batch / 2)))
+  const size = Math.max(1, Math.min(mostBackwardRows, Math.floor(settings.batch / 2)))
+  const batches = batchesOf(samples.slice(0, settings.headSamples), size)
   const task = `heads of ${work.capability}`
   for (let done = before?.done ?? 0; done < batches.length; done++) {
     if (signal?.aborted) throw new InterruptedError(`Stopped ${task} at batch ${done} of ${batches.length}`)

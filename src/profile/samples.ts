@@ -39,6 +39,43 @@ export function countedTokens({ rows, tokens, used }: Batch): Float32Array<Array
   )
 }
 
+/** Batches whose picked tokens a PCA takes in at once. */
+export interface PickedGroup {
+  /** Numbers of its batches. */
+  readonly begin: number
+  readonly end: number
+  /** Of each batch: flat indices of its picked tokens, and the row of the pool where they begin. */
+  readonly picks: readonly { readonly indices: Uint32Array<ArrayBuffer>; readonly at: number }[]
+  /** Rows of the pool. */
+  readonly rows: number
+}
+
+/** Rows of a tensor where a window may begin, whatever its columns. */
+const windowRows = 64
+
+/**
+ * Batches in groups whose picked tokens fill pools of `most` rows: an update of a PCA costs nearly as much with few rows as
+ * with many. A batch that picks more has a pool of its own. It depends on nothing but its arguments.
+ */
+export function groupPicks(batches: readonly Batch[], stride: number, most: number): PickedGroup[] {
+  const groups: { begin: number; end: number; picks: PickedGroup['picks'][number][]; rows: number }[] = []
+  let [first, filled] = [0, Number.POSITIVE_INFINITY]
+  for (const [i, batch] of batches.entries()) {
+    const indices = pickTokens(batch, first, stride)
+    first += batch.rows
+    const size = windowRows * Math.ceil(indices.length / windowRows)
+    if (filled + size > most) {
+      groups.push({ begin: i, end: i, picks: [], rows: Math.max(most, size) })
+      filled = 0
+    }
+    const group = groups.at(-1)!
+    group.picks.push({ indices, at: filled })
+    group.end = i + 1
+    filled += size
+  }
+  return groups
+}
+
 /**
  * Which tokens a PCA takes: one of `stride`, another one in every row, so that no position is preferred.
  * @param first number of the batch's first row.

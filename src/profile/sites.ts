@@ -77,10 +77,17 @@ export interface CollectionBudget {
   readonly share: number
   /** Operations of the forward pass for a token. */
   readonly forwardFlops: number
+  /** Tokens that a PCA takes in at once. */
+  readonly pooled: number
 }
 
-/** The update of a covariance beside its products: sums, folds, and a kernel a little slower than a product of matrices. */
-const overhead = 1.25
+/**
+ * Operations that a byte of memory stands for. An update adds to a whole triangle however few tokens it takes, which moves 16
+ * bytes a number. Measured on a GPU in software (bench/notes/pca.md); large GPUs have half of it.
+ */
+const flopsPerByte = 18
+/** A product of an update, its rows gathered and summed, beside one of the forward pass: measured there as well. */
+const overhead = 1.8
 
 /**
  * Plans the passes: exact covariances while a dimension allows it, Frequent Directions above; as many layers a pass as
@@ -88,7 +95,7 @@ const overhead = 1.25
  */
 export function planCollection(
   config: DecoderConfig,
-  { memory, share, forwardFlops }: CollectionBudget,
+  { memory, share, forwardFlops, pooled }: CollectionBudget,
 ): CollectionPlan {
   const streamed = sitesOf(config).filter(({ from }) => !from)
   const methods: Record<string, StreamingMethod> = {}
@@ -97,12 +104,14 @@ export function planCollection(
   for (let layer = 0; layer < config.layers; layer++) {
     const own = streamed.filter((site) => site.layer === layer)
     let bytes = 0
+    const waiting = 4 * pooled
     for (const { name, dimension } of own) {
       const choice = chooseMethod(dimension, { memory: memory / 2 })
       methods[name] = choice.method
-      bytes += choice.bytes
+      bytes += choice.bytes + waiting * dimension
       // A sketch of ℓ = 64 costs about 8 ℓ a number.
-      flops += choice.method === 'covariance' ? dimension * (dimension + 1) : 512 * dimension
+      flops += overhead * (choice.method === 'covariance' ? dimension * (dimension + 1) : 512 * dimension)
+      if (choice.method === 'covariance') flops += (flopsPerByte * 2 * choice.bytes) / pooled
     }
     if (used > 0 && used + bytes > memory) {
       passes.push([])
@@ -112,6 +121,6 @@ export function planCollection(
     most = Math.max(most, used)
     passes.at(-1)!.push(...own.map(({ name }) => name))
   }
-  const stride = Math.max(1, Math.ceil((overhead * flops) / (share * forwardFlops)))
+  const stride = Math.max(1, Math.ceil(flops / (share * forwardFlops)))
   return { passes, methods, stride, bytes: most }
 }

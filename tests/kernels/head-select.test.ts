@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
-import { headSamples, headTopK } from '../../src/kernels/head-select.ts'
+import { headArgmax, headSamples, headTopK } from '../../src/kernels/head-select.ts'
 import { linear } from '../../src/kernels/matmul.ts'
-import { topK } from '../../src/kernels/select.ts'
+import { argmax, topK } from '../../src/kernels/select.ts'
 import { softmax } from '../../src/kernels/softmax.ts'
 import { expectClose } from '../check-op.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
@@ -10,7 +10,7 @@ import { gpu, withoutLeaks } from '../gpu.ts'
 const [rows, columns, vocabulary] = [150, 12, 36]
 const small = { chunkBytes: 64 * vocabulary * 4 }
 
-test('headTopK gives what topK gives of all logits', () =>
+test('headTopK and headArgmax give what topK and argmax give of all logits', () =>
   withoutLeaks(async () => {
     using step = gpu.step()
     const random = new Random(5)
@@ -20,6 +20,8 @@ test('headTopK gives what topK gives of all logits', () =>
     const got = headTopK(step, hidden, weight, 5, small)
     expect(await step.read(got.ids)).toEqual(await step.read(want.indices))
     expectClose('probabilities', await step.read(got.probabilities), await step.read(want.values), 1e-6)
+    const likeliest = await step.read(argmax(step, linear(step, hidden, weight)))
+    expect(await step.read(headArgmax(step, hidden, weight, small))).toEqual(likeliest)
     await step.checkGuards()
   }))
 

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
 import { centre } from '../../src/kernels/centre.ts'
 import { matmul } from '../../src/kernels/matmul.ts'
-import { addScatter, pairSum, triangleSize, unpackTriangle } from '../../src/kernels/scatter.ts'
+import { addScatter, pairSum, scatterTiers, triangleSize, unpackTriangle } from '../../src/kernels/scatter.ts'
 import { decompose, mergePcaStates, type PcaState } from '../../src/pca/pca-state.ts'
 import { ShiftedCovariance } from '../../src/pca/shifted-covariance.ts'
 import { loadPcaState, savePcaState } from '../../src/pca/state-file.ts'
@@ -75,9 +75,11 @@ test('the fused triangle is the product of centred copies that it replaces', asy
     const shift = step.upload('f32', [d], random.normals(d))
     const moved = centre(step, x, weights, shift)
     const want = await step.read(matmul(step, moved, moved, { transposeA: true }))
-    const total = pairSum(step, triangleSize(d), 'total')
-    addScatter(step, total, x, weights, shift)
-    expectClose('triangle', unpackTriangle(d, await step.read(total.hi), await step.read(total.lo)), want, 1e-6)
+    for (const tier of scatterTiers(gpu)) {
+      const total = pairSum(step, triangleSize(d), 'total')
+      addScatter(step, total, x, weights, shift, tier)
+      expectClose(tier, unpackTriangle(d, await step.read(total.hi), await step.read(total.lo)), want, 1e-6)
+    }
     await step.checkGuards()
   }
 })

@@ -10,7 +10,7 @@ import { StreamingPca } from '../../src/pca/streaming-pca.ts'
 import { Ablation, keyLayers, layersToConfirm, spearman } from '../../src/profile/ablate.ts'
 import { deriveOutput } from '../../src/profile/derive.ts'
 import { addHeadImportance } from '../../src/profile/heads.ts'
-import { batchesOf, chooseSamples, countedTokens, pickTokens } from '../../src/profile/samples.ts'
+import { batchesOf, chooseSamples, countedTokens, groupPicks, pickTokens } from '../../src/profile/samples.ts'
 import { planCollection, sitesOf } from '../../src/profile/sites.ts'
 import { batchOf, type Row, uploadBatch } from '../../src/train/batch.ts'
 import { gpu } from '../gpu.ts'
@@ -162,21 +162,25 @@ test('an output wider than its input is a sketch that lost nothing', async () =>
 
 test('the plan keeps to its memory and to its share of the forward pass, and says how', () => {
   const wide = { ...config, layers: 30, width: 576, heads: 9, headSize: 64, ffnWidth: 1536 }
-  const forwardFlops = 212e6
-  const one = planCollection(wide, { memory: 2 ** 31, share: 0.12, forwardFlops })
+  const [forwardFlops, pooled] = [212e6, 512]
+  const one = planCollection(wide, { memory: 2 ** 31, share: 0.12, forwardFlops, pooled })
   expect(one.passes).toHaveLength(1)
   expect(new Set(Object.values(one.methods))).toEqual(new Set(['covariance']))
   const flops = sitesOf(wide)
     .filter(({ from }) => !from)
     .reduce((sum, { dimension }) => sum + dimension * (dimension + 1), 0)
   expect(flops / one.stride / forwardFlops).toBeLessThan(0.12)
-  const several = planCollection(wide, { memory: 2 ** 27, share: 1, forwardFlops })
+  // Updates of few tokens move as much memory as those of many: fewer tokens are taken, but never none.
+  const stride = (tokens: number) =>
+    planCollection(wide, { memory: 2 ** 31, share: 0.12, forwardFlops, pooled: tokens }).stride
+  expect([stride(64), stride(512), stride(8192)]).toEqual([18, 10, 8])
+  const several = planCollection(wide, { memory: 2 ** 27, share: 2, forwardFlops, pooled })
   expect(several.passes.length).toBeGreaterThan(2)
   expect(several.bytes).toBeLessThanOrEqual(2 ** 27)
   expect(several.stride).toBe(1)
   expect(several.passes.flat()).toEqual(one.passes.flat())
   // Above 4,096 dimensions a covariance would be too large for any machine.
-  const large = planCollection({ ...wide, ffnWidth: 11008 }, { memory: 2 ** 31, share: 1, forwardFlops })
+  const large = planCollection({ ...wide, ffnWidth: 11008 }, { memory: 2 ** 31, share: 2, forwardFlops, pooled })
   expect(large.methods['0.ffn.hidden']).toBe('frequent-directions')
   expect(large.methods['0.ffn.input']).toBe('covariance')
 })
@@ -194,6 +198,18 @@ test('picked tokens are neither padding nor first, one of so many, and everywher
   expect(counted.reduce((sum, value) => sum + value, 0)).toBe(11 + 10 + 9 + 8 + 7 + 6)
   const parts = [0, 1, 2].map((first) => [...pickTokens(batch, first, 3)])
   expect(parts.flat().sort((a, b) => a - b)).toEqual([...counted.keys()].filter((i) => counted[i] === 1))
+  // The same tokens in groups: as many batches as fill a pool, each from a row where a window may begin.
+  const single = batchesOf(rows, 1)
+  const groups = groupPicks(single, 3, 128)
+  expect(groups.flatMap(({ begin, end }) => [begin, end])).toEqual(
+    groups.flatMap((_, i) => [2 * i, Math.min(2 * i + 2, single.length)]),
+  )
+  for (const { begin, picks } of groups)
+    for (const [i, { indices, at }] of picks.entries()) {
+      expect(at).toBe(64 * i)
+      expect(indices).toEqual(pickTokens(single[begin + i], begin + i, 3))
+    }
+  expect(groupPicks([batch], 1, 32)[0].rows).toBe(64)
   const shards = [0, 1].map((index) => chooseSamples(rows, 5, 1, { index, count: 2 }))
   expect(new Set(shards.flat())).toEqual(new Set(chooseSamples(rows, 5, 1)))
   expect(shards.map((shard) => shard.length)).toEqual([3, 2])

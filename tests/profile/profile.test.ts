@@ -26,7 +26,7 @@ function request(out: string, more: Partial<ProfileRequest> = {}): ProfileReques
   return {
     ...{ gpu, teacher, capabilities: [{ name: 'sums', data }], samples: 24, length: 16, seed: 42 },
     ...{ storage: 'nf4', shard: { index: 0, count: 1 }, out: join(folder, out), onProgress() {} },
-    settings: { ...profileDefaults, share: 1, headSamples: 8, heldOutTokens: 64 },
+    settings: { ...profileDefaults, pooled: 128, share: 10, headSamples: 8, heldOutTokens: 64 },
     ...more,
   }
 }
