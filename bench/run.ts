@@ -29,7 +29,8 @@ const peerNames = ['ort', 'tfjs', 'jax']
 const usage = `npm run bench [-- options]
   --filter <text>      only ops whose name contains it
   --quick              a few samples an op, and none of a thousand million operations against the peers
-  --only <part>        ops: against the ceilings; peers: against the peers; generation: tokens a second of a model
+  --only <part>        ops: against the ceilings; peers: against the peers; generation: tokens a second of a model;
+                       pca: the PCAs of a profile
   --peers <names>      which peers, of ${peerNames.join(',')}
   --adapter <name>     the adapter whose name contains it
   --robust             with the checks that trusted kernels do without, as in a browser
@@ -169,7 +170,7 @@ async function main(): Promise<number> {
   }
   const names = options.peers.split(',').filter(Boolean)
   const known =
-    names.every((name) => peerNames.includes(name)) && [undefined, 'ops', 'peers', 'generation'].includes(options.only)
+    names.every((name) => peerNames.includes(name)) && [undefined, 'ops', 'peers', 'generation', 'pca'].includes(options.only)
   if (!known || positionals.length !== (options.compare ? 2 : 0)) {
     console.error(usage)
     return 2
@@ -195,8 +196,9 @@ async function main(): Promise<number> {
   if (options.only === undefined || options.only === 'ops') {
     ops = await measureOps(gpu, time, ceilings)
     console.log(opsTable(ops))
-    if ('pca'.includes(options.filter.toLowerCase())) console.log(`\n${await pcaTables(gpu, ceilings, options.quick)}`)
   }
+  if ((options.only === undefined && options.filter === '') || options.only === 'pca')
+    console.log(`\n${await pcaTables(gpu, ceilings, options.quick)}`)
   let peers: BenchFile['peers'] = {}
   let comparisons: Comparison[] = []
   if ((options.only === undefined || options.only === 'peers') && names.length > 0) {
