@@ -170,7 +170,8 @@ async function main(): Promise<number> {
   }
   const names = options.peers.split(',').filter(Boolean)
   const known =
-    names.every((name) => peerNames.includes(name)) && [undefined, 'ops', 'peers', 'generation', 'pca'].includes(options.only)
+    names.every((name) => peerNames.includes(name)) &&
+    [undefined, 'ops', 'peers', 'generation', 'pca'].includes(options.only)
   if (!known || positionals.length !== (options.compare ? 2 : 0)) {
     console.error(usage)
     return 2
