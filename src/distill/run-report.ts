@@ -164,7 +164,7 @@ function lossSection(logs: ReadonlyMap<string, readonly LogLine[]>): Section {
   const kinds = [...new Set(terms.map((term) => term.split(' ')[0]))]
   const unit: Readonly<Record<string, string>> = {
     output: 'nats a token',
-    activation: 'squared distance, whitened',
+    activation: 'log(1 + squared distance), whitened',
     attention: 'nats a token',
   }
   const charts = kinds.map((kind) =>
