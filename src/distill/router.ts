@@ -53,17 +53,28 @@ export async function fitRouter(
   const open = run.capabilities.map(({ name }) => name).filter((name) => !run.restricted?.includes(name))
   if (open.length === 0) throw new RangeError('Cannot fit a router: all capabilities are restricted')
 
+  const fitted = (name: string) => {
+    const capture = captures.get(name)!
+    return Math.min(fitRows, capture.rows - reserved(capture).length)
+  }
+  const total = open.reduce((sum, name) => sum + fitted(name) + reserved(captures.get(name)!).length, 0)
+  let done = 0
+  const advance = () => run.onProgress({ task: 'router', done: ++done, total, unit: 'rows' })
+
   const examples: RoutedState[] = []
   const means: Float32Array[] = []
   for (const capability of open) {
     const capture = captures.get(capability)!
-    const count = Math.min(fitRows, capture.rows - reserved(capture).length)
+    const count = fitted(capability)
     const states: Float32Array[] = []
     const rows = await capture.read(
       Array.from({ length: count }, (_, i) => i),
       ['ids', 'weights'],
     )
-    for (let i = 0; i < count; i++) states.push(await pool(backbone, promptOf(run, rows, i)))
+    for (let i = 0; i < count; i++) {
+      states.push(await pool(backbone, promptOf(run, rows, i)))
+      advance()
+    }
     examples.push(...states.map((state) => ({ state, capability })))
     const mean = new Array<number>(width).fill(0)
     for (const state of states) for (let c = 0; c < width; c++) mean[c] += state[c] / count
@@ -79,7 +90,7 @@ export async function fitRouter(
   const arrow = new ArrowRouter(backbone, open, directions)
 
   const trials: Trial[] = []
-  for (const name of open) trials.push(...(await tryOut(bench, name, open)))
+  for (const name of open) trials.push(...(await tryOut(bench, name, open, advance)))
   const chosen = async (choose: (trial: Trial) => string | Promise<string>): Promise<RouterScore> => {
     let [right, loss] = [0, 0]
     for (const trial of trials) {
@@ -106,6 +117,7 @@ async function tryOut(
   { run, student, captures }: Workbench,
   capability: string,
   open: readonly string[],
+  advance: () => void,
 ): Promise<Trial[]> {
   const { backbone, adapters } = student
   const capture = captures.get(capability)!
@@ -129,6 +141,7 @@ async function tryOut(
       losses[name] = await step.readNumber(loss)
     }
     trials.push({ state: await pool(backbone, prompt), capability, prompt, losses })
+    advance()
   }
   return trials
 }
