@@ -47,11 +47,11 @@ const json = {
     hidden_size: 4096,
     num_hidden_layers: 1,
   },
-  ...{ num_attention_heads: 1, num_key_value_heads: 1, head_dim: 64, intermediate_size: 5120, rms_norm_eps: 1e-5 },
+  ...{ num_attention_heads: 1, num_key_value_heads: 1, head_dim: 64, intermediate_size: 10240, rms_norm_eps: 1e-5 },
   ...{ max_position_embeddings: 64, eos_token_id: 2, bos_token_id: 1, tie_word_embeddings: true },
 }
 
-/** A model of 130 MB in f16 that takes no room on the disk: all its weights are zero. */
+/** A model of 255 MB in f16 that takes no room on the disk: all its weights are zero. */
 function writeSparse(path: string): void {
   mkdirSync(path, { recursive: true })
   const header: Record<string, object> = {}
@@ -79,8 +79,9 @@ test('loading takes little more memory than the weights take on the GPU, whateve
     const script = join(import.meta.dirname, 'load-memory.ts')
     const { stdout } = await promisify(execFile)(process.execPath, [script, path, storage])
     const { above, gpuBytes } = JSON.parse(stdout.trim().split('\n').at(-1)!) as { above: number; gpuBytes: number }
-    expect(gpuBytes).toBeGreaterThan(storage === 'f16' ? 120e6 : 30e6)
-    // One matrix has 21 million weights: read whole and quantised it would take 42 + 84 + 10 MB, and its garbage as much.
-    expect(above).toBeLessThan(140e6)
+    expect(gpuBytes).toBeGreaterThan(storage === 'f16' ? 240e6 : 60e6)
+    // One matrix has 42 million weights: read whole and quantised it would take 84 + 168 + 21 MB, and its garbage as much.
+    // Windows leave garbage too, 80 to 180 MB by when it is collected.
+    expect(above).toBeLessThan(250e6)
   }
 }, 120_000)
