@@ -136,6 +136,11 @@ async function trainStudent(
   const recovered = new Set<string>(JSON.parse(saved?.metadata.recovered ?? '[]'))
   let started = performance.now()
 
+  /** Weights of the anchors, before they are divided by what the anchors were at the start. */
+  const anchorWeights = (index: number) => {
+    const decay = 1 - index / steps
+    return { alpha: distil.alpha * decay, beta: distil.beta * decay }
+  }
   const loss = (step: Step, index: number) => {
     backboneOptimiser.setTraining(joint(index))
     const terms: Record<string, Tensor<'f32'>> = {}
@@ -153,10 +158,10 @@ async function trainStudent(
   const weights = new Map(run.capabilities.map(({ name }) => [name, { activation: empty(), attention: empty() }]))
   /** Writes what changes from step to step. @returns what else the work of a step depends on. */
   const feed = (index: number): string => {
-    const decay = 1 - index / steps
+    const { alpha, beta } = anchorWeights(index)
     for (const [name, { activation, attention }] of weights) {
-      run.gpu.write(activation, [(distil.alpha * decay) / (norms[`activation ${name}`] ?? 1)])
-      run.gpu.write(attention, [(distil.beta * decay) / (norms[`attention ${name}`] ?? 1)])
+      run.gpu.write(activation, [alpha / (norms[`activation ${name}`] ?? 1)])
+      run.gpu.write(attention, [beta / (norms[`attention ${name}`] ?? 1)])
     }
     return [joint(index), reverse(index), ...[...weights.keys()].map((name) => bench.shapeOf(name))].join(', ')
   }
@@ -202,8 +207,7 @@ async function trainStudent(
       }
       last = { ...record.terms }
       const seconds = (performance.now() - started) / 1000
-      const decay = 1 - record.step / steps
-      await log.add({ ...record, alpha: distil.alpha * decay, beta: distil.beta * decay, tokens: bench.tokens })
+      await log.add({ ...record, ...anchorWeights(record.step), tokens: bench.tokens })
       // What is another every time has a file of its own: the log of a run that was killed is that of one that was not.
       await times.add({ step: record.step, seconds, host: host / 1000, memory: used, planned })
       const done = record.step + 1
