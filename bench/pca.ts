@@ -9,13 +9,15 @@ import { Random } from '../src/core/random.ts'
 import type { DecoderConfig } from '../src/formats/model-config.ts'
 import { takeRows } from '../src/kernels/embedding.ts'
 import { Decoder } from '../src/models/decoder.ts'
+import type { Observe } from '../src/models/decoder-layer.ts'
 import { randomTensors } from '../src/models/random-tensors.ts'
 import { decompose } from '../src/pca/pca-state.ts'
 import { StreamingPca } from '../src/pca/streaming-pca.ts'
 import { forwardFlops, profileDefaults } from '../src/profile/profile.ts'
-import { groupPicks } from '../src/profile/samples.ts'
-import { planCollection } from '../src/profile/sites.ts'
+import { groupPicks, windowRows } from '../src/profile/samples.ts'
+import { planCollection, sitesOf } from '../src/profile/sites.ts'
 import type { Gpu } from '../src/runtime/gpu.ts'
+import type { Step } from '../src/runtime/step.ts'
 import type { Tensor } from '../src/runtime/tensor.ts'
 import { batchOf } from '../src/train/batch.ts'
 import { type Ceilings, ratesOf } from './ceilings.ts'
@@ -28,21 +30,27 @@ const config: DecoderConfig = {
 const [rows, tokens] = [profileDefaults.batch, 64]
 const { pooled } = profileDefaults
 
-/** What the PCAs of a layer cost. */
+/** What the PCAs of a profile cost beside the forward pass, all times for one batch. */
 export interface PcaShare {
   readonly stride: number
   readonly forwardMs: number
-  /** Of the update alone. */
+  /** Of taking the rows that wait out of the activations. */
+  readonly gatherMs: number
+  /** Of taking in the rows that waited, its share of one batch. */
   readonly updateMs: number
+  /** Of gathering and update together in the forward pass. */
   readonly share: number
   /** Tokens of an update, and the batches that they come from. */
   readonly picked: number
   readonly batches: number
-  /** Share of the adapter's ceilings that the update reaches. */
+  /** Share of the adapter's ceilings that gathering and update reach. */
   readonly r: number
 }
 
-/** Times the forward pass alone and with the PCAs of a profile, by turns. */
+/**
+ * Times the forward pass, the gathering and the update each by itself, by turns: what they cost within one pass is the
+ * difference of two long times, which noise hides. Each has its own submission here, which in a profile they share.
+ */
 export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number): Promise<PcaShare> {
   using decoder = Decoder.load(gpu, config, randomTensors(config, new Random(1)), 'nf4')
   const random = new Random(2)
@@ -59,77 +67,68 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
   const [group] = groupPicks(
     Array.from({ length: pooled }, () => batch),
     plan.stride,
-    pooled,
+    { most: pooled, window: windowRows(sitesOf(config).map(({ dimension }) => dimension)) },
   )
   const weights = new Float32Array(group.rows)
   for (const { indices, at } of group.picks) weights.fill(1, at, at + indices.length)
   const count = weights.reduce((sum, value) => sum + value, 0)
+
   using stack = new DisposableStack()
-  const collectors = new Map<string, StreamingPca>()
-  const collectorOf = (name: string, d: number) => {
-    let pca = collectors.get(name)
-    if (!pca) {
-      pca = stack.use(new StreamingPca(gpu, d, { method: plan.methods[name] }))
-      collectors.set(name, pca)
-    }
-    return pca
+  const scope = stack.use(gpu.scope('sites'))
+  const sites: { seen: Tensor<FloatType>; pool: Tensor<FloatType>; pca: StreamingPca }[] = []
+  const forward = (step: Step, observe?: Observe) => {
+    decoder.hidden(step, step.upload('u32', [rows, tokens], batch.ids), { observe })
   }
-  const run = async (withPca: boolean) => {
-    const cost = { dispatches: 0, flops: 0, bytes: 0 }
-    const add = (own: typeof cost) => {
-      for (const key of ['dispatches', 'flops', 'bytes'] as const) cost[key] += own[key]
-    }
-    const began = performance.now()
-    using scope = gpu.scope('pools')
-    const pools = new Map<string, Tensor<FloatType>>()
+  const gather = (step: Step) => {
     for (const { indices, at } of group.picks) {
-      using step = gpu.step()
       const picks = step.upload('u32', [indices.length], indices)
-      decoder.hidden(step, step.upload('u32', [rows, tokens], batch.ids), {
-        observe(name, x) {
-          if (!withPca || !(name in plan.methods)) return
-          const d = x.shape[2]
-          let pool = pools.get(name)
-          if (!pool) {
-            pool = scope.empty(x.dtype, [group.rows, d], 'pool')
-            pools.set(name, pool)
-          }
-          takeRows(step, step.reshape(x, [rows * tokens, d]), picks, step.rows(pool, at, at + picks.size))
-        },
-      })
-      add(step.cost)
-      await gpu.finish()
+      for (const { seen, pool } of sites) takeRows(step, seen, picks, step.rows(pool, at, at + picks.size))
     }
-    using step = gpu.step()
+  }
+  const update = (step: Step) => {
     const column = step.upload('f32', [group.rows], weights)
-    for (const [name, pool] of pools) collectorOf(name, pool.shape[1]).update(step, pool, column, count)
-    add(step.cost)
+    for (const { pool, pca } of sites) pca.update(step, pool, column, count)
+  }
+  const timed = async (work: (step: Step) => void) => {
+    const began = performance.now()
+    using step = gpu.step()
+    work(step)
     await gpu.finish()
-    return { ms: (performance.now() - began) / group.picks.length, cost }
+    return { ms: performance.now() - began, cost: step.cost }
   }
-  await run(true)
-  const [alone, both]: [number[], number[]] = [[], []]
-  for (let i = 0; i < rounds; i++)
-    for (const withPca of i % 2 === 0 ? [false, true] : [true, false])
-      (withPca ? both : alone).push((await run(withPca)).ms)
-  // The least of each: the update is a small difference of two long times, and what else runs only ever adds to them.
-  const [forwardMs, bothMs] = [Math.min(...alone), Math.min(...both)]
-  const [plain, full] = [(await run(false)).cost, (await run(true)).cost]
-  const cost = {
-    dispatches: full.dispatches - plain.dispatches,
-    flops: full.flops - plain.flops,
-    bytes: full.bytes - plain.bytes,
-  }
-  const updateMs = Math.max(1e-3, bothMs - forwardMs)
-  const share = updateMs / forwardMs
+  // The activations of one pass are kept, for every part to begin with what it meets in a profile.
+  await timed((step) => {
+    const all = step.upload(
+      'u32',
+      [rows * tokens],
+      Uint32Array.from({ length: rows * tokens }, (_, i) => i),
+    )
+    forward(step, (name, x) => {
+      if (!(name in plan.methods)) return
+      const d = x.shape[2]
+      const seen = scope.empty(x.dtype, [rows * tokens, d], 'seen')
+      takeRows(step, step.reshape(x, [rows * tokens, d]), all, seen)
+      const pca = stack.use(new StreamingPca(gpu, d, { method: plan.methods[name] }))
+      sites.push({ seen, pool: scope.empty(x.dtype, [group.rows, d], 'pool'), pca })
+    })
+  })
+  const parts = { forward, gather, update }
+  const times = { forward: [] as number[], gather: [] as number[], update: [] as number[] }
+  const cost = { dispatches: 0, flops: 0, bytes: 0 }
+  for (let i = 0; i <= rounds; i++)
+    for (const name of ['forward', 'gather', 'update'] as const) {
+      const found = await timed(parts[name])
+      if (i > 0) times[name].push(found.ms)
+      else if (name !== 'forward')
+        for (const key of ['dispatches', 'flops', 'bytes'] as const) cost[key] += found.cost[key]
+    }
+  const batches = group.picks.length
+  const forwardMs = median(times.forward)
+  const [gatherMs, updateMs] = [median(times.gather) / batches, median(times.update) / batches]
   return {
-    stride: plan.stride,
-    forwardMs,
-    updateMs,
-    share,
-    r: ratesOf(cost, group.picks.length * updateMs, ceilings).r,
-    picked: count,
-    batches: group.picks.length,
+    ...{ stride: plan.stride, picked: count, batches },
+    ...{ forwardMs, gatherMs, updateMs, share: (gatherMs + updateMs) / forwardMs },
+    r: ratesOf(cost, batches * (gatherMs + updateMs), ceilings).r,
   }
 }
 
@@ -218,12 +217,13 @@ print(json.dumps([best(lambda: s.PCA(${k}).fit(x)), best(lambda: s.IncrementalPC
 
 /** Both measurements, as text. */
 export async function pcaTables(gpu: Gpu, ceilings: Ceilings, quick: boolean): Promise<string> {
-  const share = await measureShare(gpu, ceilings, quick ? 3 : 9)
+  const share = await measureShare(gpu, ceilings, quick ? 3 : 25)
   const peers = await measurePeers(gpu)
-  const { stride, picked, batches, forwardMs, updateMs, r } = share
+  const { stride, picked, batches, forwardMs, gatherMs, updateMs, r } = share
   return (
     `PCA of a profile, layers of SmolLM2-135M in NF4, ${rows}×${tokens} tokens, one of ${stride} taken, ${picked} of ${batches} batches ` +
-    `at once: a batch's forward ${forwardMs.toFixed(0)} ms, update ${updateMs.toFixed(0)} ms, ${(100 * share.share).toFixed(1)} % of it, R ${r.toFixed(3)}\n` +
+    `at once: a batch's forward ${forwardMs.toFixed(0)} ms, gathering ${gatherMs.toFixed(1)} and update ${updateMs.toFixed(1)} ms, ` +
+    `${(100 * share.share).toFixed(1)} % of it, R ${r.toFixed(3)}\n` +
     table(
       [`PCA of ${matrix.rows}×${matrix.columns}`, 'ms'],
       peers.map(({ name, ms }) => [name, typeof ms === 'number' ? ms.toFixed(1) : ms]),

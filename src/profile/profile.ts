@@ -42,7 +42,7 @@ export interface ProfileSettings {
 
 /** What a profile has unless told. */
 export const profileDefaults: ProfileSettings = {
-  ...{ batch: 8, pooled: 512, share: 0.12, memory: 2 ** 31, headSamples: 32, ablate: 12, heldOutTokens: 512 },
+  ...{ batch: 8, pooled: 512, share: 0.11, memory: 2 ** 31, headSamples: 32, ablate: 12, heldOutTokens: 512 },
   ...{ saveEvery: 0, keepState: false },
 }
 

@@ -50,20 +50,28 @@ export interface PickedGroup {
   readonly rows: number
 }
 
-/** Rows of a tensor where a window may begin, whatever its columns. */
-const windowRows = 64
+/** Of tensors with these columns, f32 or f16: windows may begin at every so many rows, see {@link Step.rows}. */
+export function windowRows(columns: readonly number[]): number {
+  const rows = (bytes: number): number => (bytes % 256 === 0 ? 1 : 2 * rows(2 * bytes))
+  return Math.max(...columns.map((count) => rows(2 * count)))
+}
 
 /**
  * Batches in groups whose picked tokens fill pools of `most` rows: an update of a PCA costs nearly as much with few rows as
  * with many. A batch that picks more has a pool of its own. It depends on nothing but its arguments.
+ * @param window a batch begins at every so many rows of its pool: {@link windowRows}.
  */
-export function groupPicks(batches: readonly Batch[], stride: number, most: number): PickedGroup[] {
+export function groupPicks(
+  batches: readonly Batch[],
+  stride: number,
+  { most, window }: { readonly most: number; readonly window: number },
+): PickedGroup[] {
   const groups: { begin: number; end: number; picks: PickedGroup['picks'][number][]; rows: number }[] = []
   let [first, filled] = [0, Number.POSITIVE_INFINITY]
   for (const [i, batch] of batches.entries()) {
     const indices = pickTokens(batch, first, stride)
     first += batch.rows
-    const size = windowRows * Math.ceil(indices.length / windowRows)
+    const size = window * Math.ceil(indices.length / window)
     if (filled + size > most) {
       groups.push({ begin: i, end: i, picks: [], rows: Math.max(most, size) })
       filled = 0
