@@ -19,8 +19,9 @@ export interface MatrixRate extends Configuration {
   readonly gflops: number
 }
 
-const groups = 256
-const rounds = 256
+const groups = 2048
+const subgroups = 4 // of a workgroup
+const rounds = 8192
 const chains = 4
 const samples = 20
 
@@ -32,15 +33,15 @@ enable subgroups;
 ${[componentType, resultComponentType].includes('f16') ? 'enable f16;' : ''}
 alias result = subgroup_matrix_result<${resultComponentType}, ${N}, ${M}>;
 @group(0) @binding(0) var<storage, read_write> y: array<${resultComponentType}>;
-@compute @workgroup_size(${lanes})
-fn main(@builtin(workgroup_id) group: vec3u) {
+@compute @workgroup_size(${subgroups * lanes})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_id) part: u32) {
   let left = subgroup_matrix_left<${componentType}, ${K}, ${M}>(${componentType}(1));
   let right = subgroup_matrix_right<${componentType}, ${N}, ${K}>(${componentType}(1));
   ${each.map((i) => `var sum${i}: result;`).join(' ')}
   for (var round = 0u; round < ${rounds}u; round++) {
     ${each.map((i) => `sum${i} = subgroupMatrixMultiplyAccumulate(left, right, sum${i});`).join('\n    ')}
   }
-  ${each.map((i) => `subgroupMatrixStore(&y, (group.x * ${chains}u + ${i}u) * ${M * N}u, sum${i}, false, ${N});`).join('\n  ')}
+  ${each.map((i) => `subgroupMatrixStore(&y, ((group.x * ${subgroups}u + part) * ${chains}u + ${i}u) * ${M * N}u, sum${i}, false, ${N});`).join('\n  ')}
 }`
 }
 
@@ -57,8 +58,12 @@ export async function measureMatrixUnits(root: GpuRoot): Promise<MatrixRate[]> {
   const rates: MatrixRate[] = []
   for (const { componentType, resultComponentType, M, N, K } of subgroupMatrixConfigs) {
     const configuration = { componentType, resultComponentType, M, N, K }
-    const ms = await timeShader(device, shaderOf(configuration, subgroupMaxSize), groups * chains * M * N * 4)
-    rates.push({ ...configuration, gflops: (2 * M * N * K * groups * chains * rounds) / ms / 1e6 })
+    const ms = await timeShader(
+      device,
+      shaderOf(configuration, subgroupMaxSize),
+      groups * subgroups * chains * M * N * 4,
+    )
+    rates.push({ ...configuration, gflops: (2 * M * N * K * groups * subgroups * chains * rounds) / ms / 1e6 })
   }
   device.destroy()
   return rates
