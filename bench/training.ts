@@ -1,7 +1,7 @@
 // Times a training step of LoRA and of QLoRA at SmolLM2's widths: forward, backward and update apart, against the ceilings
 // of the adapter, with the host's share recorded and replayed:
 //   node bench/training.ts [--layers 4] [--batch 2] [--tokens 64] [--rounds 5] [--vocabulary 49152] [--torch python3]
-// --torch runs the same step in PyTorch and PEFT on the processor, for scale.
+// --torch runs the same step in PyTorch and PEFT: on the same GPU where they know it, else on the processor, for scale.
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -149,6 +149,6 @@ console.log(table(header, lines))
 if (options.torch) {
   const script = join(import.meta.dirname, 'peers/torch-step.py')
   const sizes = [layers, batch, tokens, rounds, rank, config.vocabularySize].map(String)
-  console.log('For scale, on the processor and not on this adapter:')
+  console.log('The same step elsewhere; a processor, where it says so, is another device and stands for scale:')
   console.log(execFileSync(options.torch, [script, ...sizes], { encoding: 'utf8' }).trim())
 }
