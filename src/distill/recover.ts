@@ -81,6 +81,10 @@ async function retained({ run, student, captures }: Workbench, capability: strin
       if (found[i] === targets[position]) right++
       if (!top || mostLikely(top, shares!, position) === targets[position]) teacherRight++
     }
+    run.onProgress({
+      ...{ task: `check ${capability}`, unit: 'rows' },
+      ...{ done: Math.min(begin + each, all.length), total: all.length },
+    })
   }
   return teacherRight === 0 ? 1 : right / teacherRight
 }
