@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { UsageError } from '../core/errors.ts'
 import { exists, readJson } from '../host/files.ts'
 import { interruptSignal } from '../host/interrupt.ts'
+import { resolveModel } from '../host/model-store.ts'
 import { type WeightStorage, weightStorages } from '../models/decoder-weights.ts'
 import { type ProfileSettings, profileDefaults } from '../profile/profile.ts'
 import { writeReport } from '../profile/report.ts'
@@ -33,7 +34,7 @@ export function registerProfile(program: Command): void {
   const profile = program
     .command('profile')
     .description('reads a teacher on samples of each capability: ranks, head and layer importance, and a report')
-    .argument('<teacher>', 'GGUF file or Hugging Face folder')
+    .argument('<teacher>', 'GGUF file, Hugging Face folder, or the name of a pulled model')
     .option('--data <file>', 'data of a capability: .jsonl, .parquet or .txt; once for each --capability', several, [])
     .option('--capability <name>', 'name of a capability; once for each --data', several, [])
     .option('--config <file>', '.json: {"capabilities": [{"name", "data"}, …]}, instead of the pairs')
@@ -63,7 +64,7 @@ export function registerProfile(program: Command): void {
     .command('merge')
     .description('one profile of parts that were made on several machines, with --shard or --keep-state')
     .argument('<parts...>', 'folders of parts: …/profiles/<teacher>, or of one capability')
-    .requiredOption('--teacher <path>', 'the teacher of all parts: outputs are made of its weights')
+    .requiredOption('--teacher <model>', 'the teacher of all parts: outputs are made of its weights')
     .requiredOption('--out <folder>', 'niwt_stage2_output/profiles/<teacher>/ is made in it')
     .option('--adapter <name>', 'GPU to use: auto, software, or a part of its name')
     .option('--json', 'one JSON object a line')
@@ -101,10 +102,11 @@ async function capabilitiesOf({ data, capability, config }: Options): Promise<{ 
   return capability.map((name, i) => ({ name, data: data[i] }))
 }
 
-async function run(teacher: string, options: Options): Promise<void> {
+async function run(name: string, options: Options): Promise<void> {
   const output = makeOutput(options.json ?? false)
   const capabilities = await capabilitiesOf(options)
-  for (const path of [teacher, ...capabilities.map(({ data }) => data)])
+  const teacher = await resolveModel(name)
+  for (const path of capabilities.map(({ data }) => data))
     if (!exists(path)) throw new UsageError(`Cannot profile: there is no ${path}`)
   for (const { name } of capabilities)
     if (!/^[\w.-]+$/.test(name) || capabilities.filter((other) => other.name === name).length > 1)
@@ -140,9 +142,10 @@ async function merge(
   parts: string[],
   options: { teacher: string; out: string; adapter?: string; json?: boolean },
 ): Promise<void> {
-  const { teacher, out, adapter, json } = options
+  const { out, adapter, json } = options
   const output = makeOutput(json ?? false)
-  for (const path of [teacher, ...parts]) if (!exists(path)) throw new UsageError(`Cannot merge: there is no ${path}`)
+  const teacher = await resolveModel(options.teacher)
+  for (const path of parts) if (!exists(path)) throw new UsageError(`Cannot merge: there is no ${path}`)
   const signal = interruptSignal(output.say)
   using gpu = await openGpu(output, adapter)
   const result = await runMerge({ gpu, teacher, parts, out, onProgress: output.onProgress, signal })
