@@ -86,11 +86,11 @@ fn top_k(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
   }
 }
 
-// PCG hash of O'Neill, 2014, as uniform numbers in (0, 1).
+// PCG hash of O'Neill, 2014, as uniform numbers in (0, 1): below 1, to which the highest would round.
 fn uniform_numbers(i: numbers) -> wide {
   let state = (i ^ numbers(p.seed * 0x9e3779b9u)) * 747796405u + 2891336453u;
   let word = ((state >> ((state >> numbers(28u)) + 4u)) ^ state) * 277803737u;
-  return (wide(((word >> numbers(22u)) ^ word) >> numbers(8u)) + 0.5) / 16777216.0;
+  return min((wide(((word >> numbers(22u)) ^ word) >> numbers(8u)) + 0.5) / 16777216.0, wide(0.99999994));
 }
 
 // Gumbel's trick: the largest of x / temperature - log(-log(u)) is distributed as softmax(x / temperature).

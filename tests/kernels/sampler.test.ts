@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest'
 import { Random } from '../../src/core/random.ts'
 import { advanceTokens, chooseTokens, type Sampling, samplingSettings } from '../../src/kernels/sampler.ts'
+import { sample } from '../../src/kernels/select.ts'
 import type { Scope } from '../../src/runtime/scope.ts'
 import { gpu, withoutLeaks } from '../gpu.ts'
+import { uniform64 } from '../reference/choice.ts'
 
 const columns = 203
 
@@ -116,3 +118,22 @@ test('settings out of range are refused by name', () => {
   expect(() => samplingSettings({ minP: 2 })).toThrow('minP 2')
   expect(() => samplingSettings({ repetitionPenalty: 0 })).toThrow('repetitionPenalty 0')
 })
+
+test('the luckiest draw of all is finite: a token without a chance stays unlikely', () =>
+  withoutLeaks(async () => {
+    const width = 4096
+    // One of 2^24 draws has all bits set, and half more would round to a uniform number of 1, whose luck is infinite.
+    let [seed, token] = [0, -1]
+    for (; token < 0; seed++)
+      for (let c = 0; c < width && token < 0; c++) if (uniform64(seed, c) === 1 - 2 ** -24) token = c
+    seed--
+    expect(uniform64(seed, token)).toBeLessThan(1)
+    const logits = new Float32Array(width).fill(5)
+    logits[token] = -50
+    using step = gpu.step()
+    const x = step.upload('f32', [1, width], logits)
+    const row = { ...state(step, 1, { temperature: 1 }), seeds: step.upload('u32', [1], [seed]) }
+    const { chosen } = chooseTokens(step, x, row)
+    expect((await step.read(chosen))[0]).not.toBe(token)
+    expect((await step.read(sample(step, x, { seed })))[0]).not.toBe(token)
+  }))

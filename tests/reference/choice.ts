@@ -14,11 +14,11 @@ export function topK64(x: Array64, k: number): { readonly indices: Array64; read
   }
 }
 
-/** PCG hash of O'Neill, 2014, as the uniform number in (0, 1) that f32 makes of it. */
+/** PCG hash of O'Neill, 2014, as the uniform number that f32 makes of it, below 1. */
 export function uniform64(seed: number, i: number): number {
   const state = (Math.imul(i ^ Math.imul(seed, 0x9e3779b9), 747796405) + 2891336453) >>> 0
   const word = Math.imul((state >>> ((state >>> 28) + 4)) ^ state, 277803737) >>> 0
-  return Math.fround(((((word >>> 22) ^ word) >>> 0) >>> 8) + 0.5) / 16777216
+  return Math.min(Math.fround(((((word >>> 22) ^ word) >>> 0) >>> 8) + 0.5) / 16777216, 1 - 2 ** -24)
 }
 
 const roundings = 1e-3
