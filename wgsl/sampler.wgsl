@@ -5,6 +5,7 @@
 // thresholds decides. It is found bit by bit, from the top, on keys that order as the numbers do: the highest key such
 // that at least k tokens, or at least the share p of the mass, lie at it or above. Ties at the threshold are all kept.
 import package::lib::elem::elem;
+import package::lib::uniform::uniform_number;
 
 struct Params { rows: u32, columns: u32, capacity: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -70,13 +71,6 @@ fn threshold(lane: u32, base: u32, largest: f32, wanted: vec2f, inverse: f32) ->
     if (all.x >= wanted.x && all.y >= wanted.y) { key = tried; }
   }
   return key;
-}
-
-// PCG hash of O'Neill, 2014, as a uniform number in (0, 1): below 1, to which the highest would round.
-fn uniform_number(seed: u32, i: u32) -> f32 {
-  let state = (i ^ (seed * 0x9e3779b9u)) * 747796405u + 2891336453u;
-  let word = ((state >> ((state >> 28u) + 4u)) ^ state) * 277803737u;
-  return min((f32(((word >> 22u) ^ word) >> 8u) + 0.5) / 16777216.0, 0.99999994);
 }
 
 @compute @workgroup_size(64)

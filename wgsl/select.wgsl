@@ -3,6 +3,7 @@
 import package::lib::elem::elem;
 import package::lib::part::{part, wide, part_size, numbers, numbers_of};
 import package::lib::rows::{group_size, lanes, place_of};
+import package::lib::uniform::uniform_number;
 
 struct Params { rows: u32, columns: u32, k: u32, inverse_temperature: f32, seed: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -86,12 +87,11 @@ fn top_k(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
   }
 }
 
-// PCG hash of O'Neill, 2014, as uniform numbers in (0, 1): below 1, to which the highest would round.
-fn uniform_numbers(i: numbers) -> wide {
-  let state = (i ^ numbers(p.seed * 0x9e3779b9u)) * 747796405u + 2891336453u;
-  let word = ((state >> ((state >> numbers(28u)) + 4u)) ^ state) * 277803737u;
-  return min((wide(((word >> numbers(22u)) ^ word) >> numbers(8u)) + 0.5) / 16777216.0, wide(0.99999994));
+// A uniform number for each place of a part.
+@if(quads) fn uniform_numbers(i: numbers) -> wide {
+  return wide(uniform_number(p.seed, i.x), uniform_number(p.seed, i.y), uniform_number(p.seed, i.z), uniform_number(p.seed, i.w));
 }
+@if(!quads) fn uniform_numbers(i: numbers) -> wide { return uniform_number(p.seed, i); }
 
 // Gumbel's trick: the largest of x / temperature - log(-log(u)) is distributed as softmax(x / temperature).
 @compute @workgroup_size(group_size)
