@@ -20,8 +20,8 @@ export interface Ceilings {
   readonly replayMicroseconds: number
 }
 
-/** Least time of work on a GPU: ms by its own clock where it has one, since a submit takes longer than a fast GPU's work. */
-async function leastTime(gpu: Gpu, time: Stopwatch, work: (step: Step) => void): Promise<number> {
+/** Median ms of work, on a GPU by its own clock where it has one: a submit takes longer than a fast GPU's work. */
+async function msOf(gpu: Gpu, time: Stopwatch, work: (step: Step) => void): Promise<number> {
   if (gpu.software || !gpu.capabilities.timestamps) return (await time(work)).median
   return (await deviceTime(gpu, work)).median
 }
@@ -34,7 +34,7 @@ export async function measureCeilings(gpu: Gpu, time: Stopwatch): Promise<Ceilin
   const size = 256 * Math.floor(mostBytes / 1024)
   const x = scope.filled('f32', [size], 1)
   const y = scope.empty('f32', [size])
-  const copyMs = await leastTime(gpu, time, (step) =>
+  const copyMs = await msOf(gpu, time, (step) =>
     step.run(wgsl.copy, { x, y }, { size: size / 4, rounds: 0 }, { workgroups: grid(size / 256), flops: 0 }),
   )
   // A GPU wants a hundred thousand invocations in flight.
@@ -43,7 +43,7 @@ export async function measureCeilings(gpu: Gpu, time: Stopwatch): Promise<Ceilin
   const flops = invocations * rounds * 8 * 4 * 2 // eight chains of vec4, a product and a sum
   const rate = async (dtype: 'f32' | 'f16') => {
     const sums = scope.empty(dtype, [invocations])
-    const ms = await leastTime(gpu, time, (step) =>
+    const ms = await msOf(gpu, time, (step) =>
       step.run(wgsl.multiplyAdd, { sums }, { size: 0, rounds }, { workgroups: grid(invocations / 64), flops }),
     )
     return flops / ms / 1e6

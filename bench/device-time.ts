@@ -22,29 +22,26 @@ export interface DeviceTime extends Timing {
 export async function deviceTime(
   gpu: Gpu,
   work: (step: Step) => void,
-  before?: (step: Step) => void,
+  before: (step: Step) => void = () => {},
 ): Promise<DeviceTime> {
   const once = async (part: (step: Step) => void) => {
     const kernels = await gpu.profile(async () => {
       using step = gpu.step()
       part(step)
-      await gpu.finish()
     })
     return new Map(kernels.map((found) => [found.kernel, found]))
   }
   await once(work)
-  // A kernel that both have counts for what it does beyond that.
-  const known = before ? await once(before) : new Map<string, never>()
   const times: number[] = []
   let [flops, bytes, total] = [0, 0, 0]
   while (times.length < most && (times.length < fewest || total < longest)) {
-    const kernels = await once(work)
-    const theirs = before ? await once(before) : known
+    const [kernels, known] = [await once(work), await once(before)]
     let ms = 0
     flops = 0
     bytes = 0
     for (const [name, own] of kernels) {
-      const base = theirs.get(name)
+      // A kernel that both have counts for what it does beyond that.
+      const base = known.get(name)
       ms += own.ms - (base?.ms ?? 0)
       flops += own.flops - (base?.flops ?? 0)
       bytes += own.bytes - (base?.bytes ?? 0)

@@ -14,13 +14,14 @@ import { randomTensors } from '../src/models/random-tensors.ts'
 import { decompose } from '../src/pca/pca-state.ts'
 import { StreamingPca } from '../src/pca/streaming-pca.ts'
 import { forwardFlops, profileDefaults } from '../src/profile/profile.ts'
-import { groupPicks, windowRows } from '../src/profile/samples.ts'
-import { planCollection, sitesOf } from '../src/profile/sites.ts'
+import { groupPicks } from '../src/profile/samples.ts'
+import { planCollection } from '../src/profile/sites.ts'
 import type { Gpu } from '../src/runtime/gpu.ts'
 import type { Step } from '../src/runtime/step.ts'
 import type { Tensor } from '../src/runtime/tensor.ts'
 import { batchOf } from '../src/train/batch.ts'
-import { type Ceilings, ratesOf } from './ceilings.ts'
+import { type Ceilings, costOf, ratesOf } from './ceilings.ts'
+import { timingOf } from './timing.ts'
 
 /** Two layers of SmolLM2-135M's sizes: the share of a layer is that of thirty. */
 const config: DecoderConfig = {
@@ -66,8 +67,8 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
   // As many batches as one update waits for.
   const [group] = groupPicks(
     Array.from({ length: pooled }, () => batch),
-    plan.stride,
-    { most: pooled, window: windowRows(sitesOf(config).map(({ dimension }) => dimension)) },
+    plan,
+    pooled,
   )
   const weights = new Float32Array(group.rows)
   for (const { indices, at } of group.picks) weights.fill(1, at, at + indices.length)
@@ -94,7 +95,7 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
     using step = gpu.step()
     work(step)
     await gpu.finish()
-    return { ms: performance.now() - began, cost: step.cost }
+    return performance.now() - began
   }
   // The activations of one pass are kept, for every part to begin with what it meets in a profile.
   await timed((step) => {
@@ -113,27 +114,25 @@ export async function measureShare(gpu: Gpu, ceilings: Ceilings, rounds: number)
     })
   })
   const parts = { forward, gather, update }
-  const times = { forward: [] as number[], gather: [] as number[], update: [] as number[] }
-  const cost = { dispatches: 0, flops: 0, bytes: 0 }
+  const times: Record<keyof typeof parts, number[]> = { forward: [], gather: [], update: [] }
   for (let i = 0; i <= rounds; i++)
     for (const name of ['forward', 'gather', 'update'] as const) {
-      const found = await timed(parts[name])
-      if (i > 0) times[name].push(found.ms)
-      else if (name !== 'forward')
-        for (const key of ['dispatches', 'flops', 'bytes'] as const) cost[key] += found.cost[key]
+      const ms = await timed(parts[name])
+      // The first round compiles.
+      if (i > 0) times[name].push(ms)
     }
+  const cost = costOf(gpu, (step) => {
+    gather(step)
+    update(step)
+  })
   const batches = group.picks.length
-  const forwardMs = median(times.forward)
-  const [gatherMs, updateMs] = [median(times.gather) / batches, median(times.update) / batches]
+  const forwardMs = timingOf(times.forward).median
+  const [gatherMs, updateMs] = [times.gather, times.update].map((all) => timingOf(all).median / batches)
   return {
     ...{ stride: plan.stride, picked: count, batches },
     ...{ forwardMs, gatherMs, updateMs, share: (gatherMs + updateMs) / forwardMs },
     r: ratesOf(cost, batches * (gatherMs + updateMs), ceilings).r,
   }
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]
 }
 
 /** One matrix for everyone. */
@@ -161,7 +160,7 @@ export async function measurePeers(gpu: Gpu): Promise<PcaTime[]> {
       await work()
       times.push(performance.now() - began)
     }
-    return median(times)
+    return timingOf(times).median
   }
   const update = await timed(async () => {
     using pca = new StreamingPca(gpu, d)

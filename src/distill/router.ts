@@ -8,7 +8,7 @@ import { pickScored, valuesAt } from '../train/picked.ts'
 import type { CaptureRows } from './capture-store.ts'
 import type { NiwtRun } from './run.ts'
 import { idsOf, targetsOf } from './term-inputs.ts'
-import { reserved, type Workbench } from './workbench.ts'
+import { reserved, reservedRows, type Workbench } from './workbench.ts'
 
 /** What a way of choosing adapters comes to, on captured rows kept back from training. */
 export interface RouterScore {
@@ -55,9 +55,9 @@ export async function fitRouter(
 
   const fitted = (name: string) => {
     const capture = captures.get(name)!
-    return Math.min(fitRows, capture.rows - reserved(capture).length)
+    return Math.min(fitRows, capture.rows - reservedRows(capture))
   }
-  const total = open.reduce((sum, name) => sum + fitted(name) + reserved(captures.get(name)!).length, 0)
+  const total = open.reduce((sum, name) => sum + fitted(name) + reservedRows(captures.get(name)!), 0)
   let done = 0
   const advance = () => run.onProgress({ task: 'router', done: ++done, total, unit: 'rows' })
 

@@ -14,8 +14,8 @@ import type { Gpu } from '../runtime/gpu.ts'
 import type { Step } from '../runtime/step.ts'
 import type { Tensor } from '../runtime/tensor.ts'
 import { type Batch, uploadBatch } from '../train/batch.ts'
-import { countedTokens, groupPicks, type PickedGroup, windowRows } from './samples.ts'
-import { type CollectionPlan, sitesOf } from './sites.ts'
+import { countedTokens, groupPicks, type PickedGroup } from './samples.ts'
+import type { CollectionPlan } from './sites.ts'
 import { SnapshotFile, type SnapshotPart, writeSnapshots } from './snapshot-file.ts'
 
 /** What a pass over the data finds beside the PCAs. */
@@ -67,8 +67,7 @@ export async function collectPass(options: CollectOptions): Promise<CollectFacts
   if (before) await collection.restore(before)
   const { batches, task, signal, onProgress } = options
   let [saved, savedAt] = [known?.batches ?? 0, performance.now()]
-  const columns = sitesOf(options.decoder.config).map(({ dimension }) => dimension)
-  const groups = groupPicks(batches, options.plan.stride, { most: options.pooled, window: windowRows(columns) })
+  const groups = groupPicks(batches, options.plan, options.pooled)
   for (const group of groups.filter(({ begin }) => begin >= saved)) {
     if (signal?.aborted) {
       await collection.save()

@@ -1,5 +1,6 @@
 import { Random } from '../core/random.ts'
 import { type Batch, batchOf, padRowsTo, type Row } from '../train/batch.ts'
+import type { CollectionPlan } from './sites.ts'
 
 /** Lengths are rounded up to a multiple of this, so that few kernels and buffers are made. */
 const lengthStep = 8
@@ -50,21 +51,15 @@ export interface PickedGroup {
   readonly rows: number
 }
 
-/** Of tensors with these columns, f32 or f16: windows may begin at every so many rows, see {@link Step.rows}. */
-export function windowRows(columns: readonly number[]): number {
-  const rows = (bytes: number): number => (bytes % 256 === 0 ? 1 : 2 * rows(2 * bytes))
-  return Math.max(...columns.map((count) => rows(2 * count)))
-}
-
 /**
  * Batches in groups whose picked tokens fill pools of `most` rows: an update of a PCA costs nearly as much with few rows as
  * with many. A batch that picks more has a pool of its own. It depends on nothing but its arguments.
- * @param window a batch begins at every so many rows of its pool: {@link windowRows}.
+ * @param plan.window a batch begins at a multiple of so many rows of its pool.
  */
 export function groupPicks(
   batches: readonly Batch[],
-  stride: number,
-  { most, window }: { readonly most: number; readonly window: number },
+  { stride, window }: Pick<CollectionPlan, 'stride' | 'window'>,
+  most: number,
 ): PickedGroup[] {
   const groups: { begin: number; end: number; picks: PickedGroup['picks'][number][]; rows: number }[] = []
   let [first, filled] = [0, Number.POSITIVE_INFINITY]

@@ -1,5 +1,6 @@
 import { type DecoderConfig, type LinearName, linearShapes } from '../formats/model-config.ts'
 import { chooseMethod, type StreamingMethod } from '../pca/streaming-pca.ts'
+import { windowRows } from '../runtime/windows.ts'
 
 /**
  * Outputs of linear layers. They are W x + b of an input that is collected, so their covariance is W C Wᵀ: exact, once for
@@ -65,6 +66,8 @@ export interface CollectionPlan {
   readonly methods: Readonly<Record<string, StreamingMethod>>
   /** Of this many tokens one is taken into the PCAs. */
   readonly stride: number
+  /** Rows where a window may begin on what any of the sites collects. */
+  readonly window: number
   /** Most bytes that a pass keeps on the GPU. */
   readonly bytes: number
 }
@@ -122,5 +125,6 @@ export function planCollection(
     passes.at(-1)!.push(...own.map(({ name }) => name))
   }
   const stride = Math.max(1, Math.ceil(flops / (share * forwardFlops)))
-  return { passes, methods, stride, bytes: most }
+  const window = windowRows(streamed.map(({ dimension }) => dimension))
+  return { passes, methods, stride, window, bytes: most }
 }

@@ -7,6 +7,7 @@ import type { BoundBlock } from './pipelines.ts'
 import { Scope } from './scope.ts'
 import { type Gradients, Tape } from './tape.ts'
 import { Tensor } from './tensor.ts'
+import { windowBytes } from './windows.ts'
 
 /** Makes the gradients of an op's inputs, in their order, from the gradient of its output; null where none is due. */
 export type Backward<D extends DType = never> = (dy: Tensor<D>) => readonly (Tensor | null)[]
@@ -176,9 +177,9 @@ export class Step extends Scope {
     const offset = x.offset + (x.bytes / rows) * begin
     if (!(begin >= 0 && begin < end && end <= rows))
       throw new RangeError(`Cannot take rows ${begin} to ${end} of x ${showShape(x.shape)}`)
-    if (offset % 256 !== 0)
+    if (offset % windowBytes !== 0)
       throw new RangeError(
-        `Cannot take rows of x ${showShape(x.shape)} from ${begin}: byte ${offset} is no multiple of 256`,
+        `Cannot take rows of x ${showShape(x.shape)} from ${begin}: byte ${offset} is no multiple of ${windowBytes}`,
       )
     return new Tensor(x.dtype, [end - begin, ...rest], x.block, x.label, offset)
   }

@@ -10,15 +10,9 @@ import { StreamingPca } from '../../src/pca/streaming-pca.ts'
 import { Ablation, keyLayers, layersToConfirm, spearman } from '../../src/profile/ablate.ts'
 import { deriveOutput } from '../../src/profile/derive.ts'
 import { addHeadImportance } from '../../src/profile/heads.ts'
-import {
-  batchesOf,
-  chooseSamples,
-  countedTokens,
-  groupPicks,
-  pickTokens,
-  windowRows,
-} from '../../src/profile/samples.ts'
+import { batchesOf, chooseSamples, countedTokens, groupPicks, pickTokens } from '../../src/profile/samples.ts'
 import { planCollection, sitesOf } from '../../src/profile/sites.ts'
+import { windowRows } from '../../src/runtime/windows.ts'
 import { batchOf, type Row, uploadBatch } from '../../src/train/batch.ts'
 import { gpu } from '../gpu.ts'
 import { smallConfig } from './tiny-data.ts'
@@ -207,7 +201,7 @@ test('picked tokens are neither padding nor first, one of so many, and everywher
   expect(parts.flat().sort((a, b) => a - b)).toEqual([...counted.keys()].filter((i) => counted[i] === 1))
   // The same tokens in groups: as many batches as fill a pool, each from a row where a window may begin.
   const single = batchesOf(rows, 1)
-  const groups = groupPicks(single, 3, { most: 128, window: 64 })
+  const groups = groupPicks(single, { stride: 3, window: 64 }, 128)
   expect(groups.flatMap(({ begin, end }) => [begin, end])).toEqual(
     groups.flatMap((_, i) => [2 * i, Math.min(2 * i + 2, single.length)]),
   )
@@ -216,13 +210,13 @@ test('picked tokens are neither padding nor first, one of so many, and everywher
       expect(at).toBe(64 * i)
       expect(indices).toEqual(pickTokens(single[begin + i], begin + i, 3))
     }
-  expect(groupPicks([batch], 1, { most: 32, window: 64 })[0].rows).toBe(64)
+  expect(groupPicks([batch], { stride: 1, window: 64 }, 32)[0].rows).toBe(64)
   // Without gaps where the columns allow it, and never from a row where a window may not begin.
   expect(windowRows([576, 1536])).toBe(2)
   expect(windowRows([1536])).toBe(1)
   expect(windowRows([576, 6])).toBe(64)
   expect(windowRows([7])).toBe(128)
-  const [dense] = groupPicks(single, 3, { most: 128, window: 1 })
+  const [dense] = groupPicks(single, { stride: 3, window: 1 }, 128)
   expect(dense.picks.map(({ at }) => at)).toEqual(
     dense.picks.map((_, i) => dense.picks.slice(0, i).reduce((sum, { indices }) => sum + indices.length, 0)),
   )
